@@ -1,0 +1,1 @@
+"""Tokenworks: software that runs a token utility."""

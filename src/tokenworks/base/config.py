@@ -1,0 +1,142 @@
+"""Every setting of Tokenworks, in one place: name, default, limits, meaning.
+
+A setting `gateway_port` is read from the environment variable `TOKENWORKS_GATEWAY_PORT`. Processes started by
+`tokenworks up` inherit the resolved settings through the same variables. This module reads the environment and
+nothing else; it starts nothing and opens nothing.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "TOKENWORKS_"
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class SettingsFault(Exception):
+    """A setting has a value it cannot have; the text names the variable, the value and what is allowed."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings. The second half are the named limits of queues, buffers, loops and retries."""
+
+    data_dir: Annotated[str, Meta(description="folder that holds every file Tokenworks writes")] = "var"
+    host: Annotated[str, Meta(description="address that gateway and office listen on")] = "127.0.0.1"
+    gateway_port: Annotated[Port, Meta(description="port of the customers' API; 0 chooses a free one")] = 8700
+    office_port: Annotated[Port, Meta(description="port of console and management API; 0 chooses a free one")] = 8701
+    engine_port: Annotated[Port, Meta(description="port of the embedded engine; 0 chooses a free one")] = 8702
+    nats_port: Annotated[Port, Meta(description="port of the embedded NATS server; 0 chooses a free one")] = 8703
+    workers: Annotated[int, Meta(ge=1, le=64, description="gateway worker processes")] = 2
+    database_url: Annotated[str, Meta(description="PostgreSQL 14+ URL; empty starts the embedded one")] = ""
+    nats_url: Annotated[str, Meta(description="NATS URL; empty starts the embedded one")] = ""
+    nats_token: Annotated[str, Meta(description="token presented to NATS; made by itself when embedded")] = ""
+    admin_token: Annotated[str, Meta(description="token of the management API; made in the data folder if empty")] = ""
+    embedded_engine: Annotated[bool, Meta(description="run the embedded llama.cpp engine with SmolLM2-135M")] = True
+    engine_api_key: Annotated[str, Meta(description="key the embedded engine asks for; made by itself")] = ""
+    demo_operator: Annotated[bool, Meta(description="seed the demonstration operator into an empty database")] = True
+    carrier_url: Annotated[str, Meta(description="carrier-billing API; empty uses the built-in sandbox carrier")] = ""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least severe line logged")] = (
+        "info"
+    )
+    log_format: Annotated[Literal["text", "json"], Meta(description="log lines for people or for machines")] = "text"
+
+    durability: Annotated[
+        Literal["interval", "every"],
+        Meta(description="journal fsync: grouped every `journal_fsync_ms`, or before each answer's last byte"),
+    ] = "interval"
+    journal_fsync_ms: Annotated[Positive, Meta(description="longest time a journal entry waits for fsync")] = 10
+    journal_segment_bytes: Annotated[
+        int, Meta(ge=65536, le=1 << 30, description="size of one preallocated journal segment")
+    ] = 16 << 20
+    ship_interval_ms: Annotated[Positive, Meta(description="pause between two looks of the shipper at the journal")] = (
+        20
+    )
+    ship_batch_bytes: Annotated[int, Meta(ge=65536, le=4 << 20, description="most journal bytes sent at once")] = (
+        512 << 10
+    )
+
+    lease_use_ms: Annotated[Positive, Meta(description="how long a worker may reserve from a lease")] = 60_000
+    lease_share_percent: Annotated[int, Meta(ge=1, le=100, description="largest slice as share of a large balance")] = 2
+    lease_wait_ms: Annotated[
+        int, Meta(ge=0, description="how long a request waits for slices held elsewhere before 429 balance_reserved")
+    ] = 2_000
+    lease_grace_ms: Annotated[
+        Positive, Meta(description="time for a late journal after use_until and the longest request, before reclaim")
+    ] = 300_000
+    request_longest_ms: Annotated[Positive, Meta(description="longest life of one model request")] = 600_000
+
+    body_bytes_max: Annotated[Positive, Meta(description="largest request body")] = 10 << 20
+    header_bytes_max: Annotated[Positive, Meta(description="largest request line plus headers")] = 32 << 10
+    answer_bytes_max: Annotated[Positive, Meta(description="largest unstreamed answer, or largest streamed event")] = (
+        64 << 20
+    )
+    client_idle_ms: Annotated[Positive, Meta(description="idle time before a client connection is closed")] = 75_000
+    connect_timeout_ms: Annotated[Positive, Meta(description="time to connect to an endpoint")] = 3_000
+    endpoint_silence_ms: Annotated[Positive, Meta(description="longest silence of an endpoint within an answer")] = (
+        120_000
+    )
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=10, description="endpoints tried for one request before its first byte")
+    ] = 3
+    write_buffer_bytes: Annotated[
+        Positive, Meta(description="bytes waiting for a slow reader before its endpoint is paused")
+    ] = 64 << 10
+    key_cache_entries: Annotated[Positive, Meta(description="keys a worker remembers")] = 100_000
+    key_stale_ms: Annotated[Positive, Meta(description="longest time a worker trusts a remembered key unasked")] = (
+        300_000
+    )
+    catalog_stale_ms: Annotated[
+        Positive, Meta(description="longest time a worker serves from a catalog snapshot nobody confirmed")
+    ] = 3_600_000
+    bus_timeout_ms: Annotated[Positive, Meta(description="longest wait for an answer over NATS")] = 5_000
+    start_timeout_ms: Annotated[Positive, Meta(description="longest time a child process takes until it is ready")] = 60_000
+    restart_pause_ms: Annotated[Positive, Meta(description="pause before a child that ended is started again")] = 200
+    restart_pause_max_ms: Annotated[Positive, Meta(description="longest such pause; it doubles with each try")] = 5_000
+    stop_timeout_ms: Annotated[Positive, Meta(description="time a child gets to end before it is killed")] = 15_000
+    drain_ms: Annotated[Positive, Meta(description="time running requests get to finish when a worker stops")] = 20_000
+
+    @property
+    def data(self) -> Path:
+        """The data folder as an absolute path."""
+        return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def journal_dir(self) -> Path:
+        """Folder of the gateway workers' journals."""
+        return self.data / "journal"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from environment variables; an unknown `TOKENWORKS_*` name or a bad value is a fault."""
+    source = os.environ if environ is None else environ
+    given = {name: value for name, value in source.items() if name.startswith(PREFIX)}
+    known = {variable(name): name for name in Settings.__struct_fields__}
+    for name in given:
+        if name not in known:
+            raise SettingsFault(f"{name} is not a setting; `docs/settings.md` lists them all")
+    fields: dict[str, Any] = {known[name]: value for name, value in given.items()}
+    try:
+        return msgspec.convert(fields, Settings, strict=False)
+    except msgspec.ValidationError as fault:
+        text, _, where = str(fault).partition(" - at `$.")
+        name = variable(where.rstrip("`"))
+        raise SettingsFault(f"{name}={given.get(name, '')!r}: {text.lower()}") from fault
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that make a child process load exactly these settings."""
+    values = msgspec.to_builtins(settings)
+    return {
+        variable(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()
+    }
+
+
+def variable(field: str) -> str:
+    """`gateway_port` → `TOKENWORKS_GATEWAY_PORT`."""
+    return PREFIX + field.upper()

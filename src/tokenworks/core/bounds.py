@@ -1,0 +1,45 @@
+"""The most a request can use: the bound that a reservation is made for, before anything has been counted.
+
+A tokenizer never makes more tokens than there are bytes of text plus what the chat template adds, so that sum, held to
+the context window, is a bound that needs no tokenizer. It is loose on purpose; what is not used is released.
+"""
+
+import msgspec
+
+
+class InputBound(msgspec.Struct, frozen=True, array_like=True):
+    """A model's formula: a fixed part, a part per message, per tool and per 1,000 bytes of text, added up."""
+
+    per_request: int = 32
+    per_message: int = 8
+    per_tool: int = 64
+    per_1000_bytes: int = 1000
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What can be seen of a request without a tokenizer. `output_max` 0 means that the customer set no limit."""
+
+    text_bytes: int
+    messages: int
+    tools: int = 0
+    output_max: int = 0
+    choices: int = 1
+
+
+class Need(msgspec.Struct, frozen=True, array_like=True):
+    """Upper bounds of the tokens read and written (all choices together)."""
+
+    input_max: int
+    output_max: int
+
+
+def need(shape: Shape, formula: InputBound, context_window: int, model_output_max: int) -> Need:
+    """The bound of a request: the formula held to the context window, and the output asked for, times the choices."""
+    tokens = (
+        formula.per_request
+        + formula.per_message * shape.messages
+        + formula.per_tool * shape.tools
+        + -(-shape.text_bytes * formula.per_1000_bytes // 1000)
+    )
+    output = min(shape.output_max or model_output_max, model_output_max, context_window)
+    return Need(min(tokens, context_window), output * shape.choices)

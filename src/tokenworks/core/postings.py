@@ -1,0 +1,143 @@
+"""Named postings: every business event that moves value, as balanced transfers between accounts.
+
+Two books move together. In a bucket's own unit: issued → available → leased → spent, expired or withdrawn. In money:
+a sale credits the bucket's contract liability and output tax; use turns liability into revenue; each served attempt
+books a cost against what is owed to its supplier. Only the ledger carries postings out; it adds nothing to them.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Side = Literal["debit", "credit"]
+
+
+class Transfer(msgspec.Struct, frozen=True, array_like=True):
+    """`amount` > 0 of `unit` from the credit account to the debit account, in the bookkeeping sense."""
+
+    debit: str
+    credit: str
+    unit: str
+    amount: int
+
+
+class Posting(msgspec.Struct, frozen=True):
+    """One business event. `event_id` makes it happen once; `used_at_ns` is when it economically happened."""
+
+    kind: str
+    event_id: str
+    legal_entity_id: str
+    used_at_ns: int
+    transfers: tuple[Transfer, ...]
+    detail: dict[str, str | int] = {}
+
+
+_DEBIT_NORMAL = frozenset({"issued", "receivable", "cost", "loss"})
+
+
+def normal_side(code: str) -> Side:
+    """The side on which an account's balance grows; on that side no balance is ever below zero."""
+    head, _, rest = code.partition("/")
+    return "debit" if head in _DEBIT_NORMAL or (head == "bucket" and rest.endswith("/issued")) else "credit"
+
+
+def issued(bucket_id: str) -> str:
+    """All that was ever granted to a bucket (the counter-account of its unit book)."""
+    return f"bucket/{bucket_id}/issued"
+
+
+def available(bucket_id: str) -> str:
+    """What can be leased."""
+    return f"bucket/{bucket_id}/available"
+
+
+def spent(bucket_id: str) -> str:
+    """What was charged for use."""
+    return f"bucket/{bucket_id}/spent"
+
+
+def expired(bucket_id: str) -> str:
+    """What ran out of validity unused."""
+    return f"bucket/{bucket_id}/expired"
+
+
+def lease(lease_id: int) -> str:
+    """What is with a worker."""
+    return f"lease/{lease_id}"
+
+
+def liability(bucket_id: str) -> str:
+    """What was paid for and is not yet delivered."""
+    return f"contract_liability/{bucket_id}"
+
+
+def receivable(payer: str) -> str:
+    """What a payer (`carrier/{id}`) owes us."""
+    return f"receivable/{payer}"
+
+
+def cost(supplier_id: str) -> str:
+    """What a supplier's served attempts cost us."""
+    return f"cost/tokens/{supplier_id}"
+
+
+def payable(supplier_id: str) -> str:
+    """What we owe a supplier."""
+    return f"payable/{supplier_id}"
+
+
+TAX_OUTPUT = "tax/output"
+REVENUE_TOKENS = "revenue/tokens"
+REVENUE_BREAKAGE = "revenue/breakage"
+LOSS_UNPROVEN = "loss/unproven"
+UNPROVEN = "unproven/delivered"
+
+
+def package_sold(
+    order_id: str,
+    legal_entity_id: str,
+    at_ns: int,
+    *,
+    bucket_id: str,
+    unit: str,
+    granted: int,
+    payer: str,
+    currency: str,
+    net: int,
+    tax: int,
+) -> Posting:
+    """A paid order: the bucket gets its amount, the payer owes the price, we owe the tokens and the tax."""
+    transfers = (
+        Transfer(issued(bucket_id), available(bucket_id), unit, granted),
+        Transfer(receivable(payer), liability(bucket_id), currency, net),
+        Transfer(receivable(payer), TAX_OUTPUT, currency, tax),
+    )
+    return Posting("package_sold", f"order/{order_id}", legal_entity_id, at_ns, nonzero(transfers), {"order": order_id})
+
+
+def leased(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit: str, amount: int) -> Posting:
+    """A slice moves from available to a lease of its own."""
+    transfers = (Transfer(available(bucket_id), lease(lease_id), unit, amount),)
+    return Posting("lease_granted", f"lease/{lease_id}", legal_entity_id, at_ns, transfers, {"lease": lease_id})
+
+
+def lease_reclaimed(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit: str, left: int) -> Posting:
+    """A lease whose worker stayed silent past every deadline goes back to available."""
+    transfers = nonzero((Transfer(lease(lease_id), available(bucket_id), unit, left),))
+    return Posting("lease_reclaimed", f"reclaim/{lease_id}", legal_entity_id, at_ns, transfers, {"lease": lease_id})
+
+
+def bucket_expired(
+    bucket_id: str, legal_entity_id: str, at_ns: int, *, unit: str, amount: int, currency: str, earned: int, serial: int
+) -> Posting:
+    """What is left available after a bucket's validity expires; its share of the liability becomes breakage."""
+    transfers = (
+        Transfer(available(bucket_id), expired(bucket_id), unit, amount),
+        Transfer(liability(bucket_id), REVENUE_BREAKAGE, currency, earned),
+    )
+    return Posting("bucket_expired", f"expiry/{bucket_id}/{serial}", legal_entity_id, at_ns, nonzero(transfers))
+
+
+def nonzero(transfers: tuple[Transfer, ...]) -> tuple[Transfer, ...]:
+    """Transfers of nothing are not booked."""
+    return tuple(transfer for transfer in transfers if transfer.amount)

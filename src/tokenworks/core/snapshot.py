@@ -1,0 +1,64 @@
+"""Snapshots: what a gateway worker knows of the business, immutable and versioned.
+
+The catalog (models, endpoints, tariffs) is small and travels whole; keys are looked up one by one and remembered. The
+office builds both from the database; the gateway never sees the database.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tokenworks.core.amounts import Rounding
+from tokenworks.core.bounds import InputBound
+from tokenworks.core.tariff import Rate, Tariff
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model as customers know it."""
+
+    id: str
+    context_window: int
+    output_max: int
+    owned_by: str
+    created_s: int
+    formula: InputBound = InputBound()
+    bytes_per_token: int = 4
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One place that serves a model, from a supplier at a purchase price. `base_url` ends before `/chat/completions`.
+
+    `disconnect`: when the customer goes away, `stop` the endpoint or `drain` its answer.
+    """
+
+    id: str
+    supplier_id: str
+    model: str
+    base_url: str
+    upstream_model: str
+    api_key: str
+    tariff: str
+    currency: str
+    rate: Rate
+    rounding: Rounding = "half_up"
+    disconnect: Literal["stop", "drain"] = "stop"
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """Everything of the catalog, at one version. Tariffs by id, at their current version."""
+
+    version: int
+    built_at_ns: int
+    models: dict[str, Model]
+    endpoints: tuple[Endpoint, ...]
+    tariffs: dict[str, Tariff]
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Who a key belongs to. `refused` is the stable code that a use of the key is refused with, or empty."""
+
+    key_id: str
+    legal_entity_id: str
+    customer_id: str
+    billing_account_id: str
+    refused: str = ""

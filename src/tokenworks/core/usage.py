@@ -1,0 +1,88 @@
+"""Token counts of one request, in disjoint classes.
+
+Suppliers report nested counts (cached inside input, reasoning inside output); adding those up would charge cached and
+reasoning tokens twice. Everything in Tokenworks uses the disjoint classes below. Prices are not known here.
+"""
+
+import msgspec
+
+CLASSES = ("input", "cached_input", "cache_write", "output", "reasoning")
+
+
+class Tokens(msgspec.Struct, frozen=True, array_like=True):
+    """Disjoint token counts, each ≥ 0: three of what the model read, two of what it wrote."""
+
+    input: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    @property
+    def read(self) -> int:
+        """All input tokens, whatever their price."""
+        return self.input + self.cached_input + self.cache_write
+
+    @property
+    def written(self) -> int:
+        """All output tokens, reasoning included."""
+        return self.output + self.reasoning
+
+    @property
+    def total(self) -> int:
+        """All tokens."""
+        return self.read + self.written
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(*(a + b for a, b in zip(self.each(), other.each(), strict=True)))
+
+    def __sub__(self, other: "Tokens") -> "Tokens":
+        return Tokens(*(a - b for a, b in zip(self.each(), other.each(), strict=True)))
+
+    def each(self) -> tuple[int, int, int, int, int]:
+        """The five counts in the order of `CLASSES`."""
+        return (self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
+
+
+NONE = Tokens()
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What a supplier reported, made disjoint, or why it cannot be believed (`fault`)."""
+
+    tokens: Tokens
+    fault: str = ""
+
+
+def from_openai(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> Reported:
+    """Disjoint classes from OpenAI's nested counts. Source: OpenAI API reference, the `usage` object."""
+    if min(prompt, completion, cached, reasoning) < 0:
+        return Reported(NONE, "negative count")
+    if cached > prompt:
+        return Reported(NONE, "more cached tokens than input tokens")
+    if reasoning > completion:
+        return Reported(NONE, "more reasoning tokens than output tokens")
+    return Reported(Tokens(prompt - cached, cached, 0, completion - reasoning, reasoning))
+
+
+def plausible(reported: Reported, input_max: int, output_max: int, counted_output: int) -> str:
+    """Empty if the report can be the basis of a charge, else the flag that says why not.
+
+    A report above the reservation is never charged; one that claims nothing where an answer was seen is not believed.
+    """
+    if reported.fault:
+        return "usage_malformed"
+    if reported.tokens.read > input_max or reported.tokens.written > output_max:
+        return "usage_above_reservation"
+    if reported.tokens.read == 0 or (counted_output > 0 and reported.tokens.written == 0):
+        return "usage_zero"
+    return ""
+
+
+def clip(tokens: Tokens, input_max: int, output_max: int) -> Tokens:
+    """The same counts held within the reservation, the dear end (output) cut last of its kind."""
+    cached_input = min(tokens.cached_input, input_max)
+    cache_write = min(tokens.cache_write, input_max - cached_input)
+    plain = min(tokens.input, input_max - cached_input - cache_write)
+    reasoning = min(tokens.reasoning, output_max)
+    return Tokens(plain, cached_input, cache_write, min(tokens.output, output_max - reasoning), reasoning)

@@ -1,0 +1,48 @@
+"""Messages between gateway and office over the bus: subjects and payloads. Payloads are msgpack."""
+
+import msgspec
+
+from tokenworks.core.snapshot import Key
+
+LEASE_REQUEST = "tokenworks.lease.request"  # LeaseRequest → LeaseReply
+KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
+KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
+SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
+CATALOG_BUCKET = "tokenworks"  # JetStream key-value bucket
+CATALOG_KEY = "catalog"  # its entry: Catalog
+
+
+class KeyLookup(msgspec.Struct, frozen=True):
+    """Who does the key with this SHA-256 belong to?"""
+
+    digest: bytes
+
+
+class KeyAnswer(msgspec.Struct, frozen=True):
+    """The key, or none if there is no such key."""
+
+    key: Key | None
+
+
+class KeyChanged(msgspec.Struct, frozen=True):
+    """Forget what you remember of this key, or of all keys of this billing account."""
+
+    digest: bytes = b""
+    billing_account_id: str = ""
+
+
+class ShipRequest(msgspec.Struct, frozen=True):
+    """Whole journal frames, contiguous from a position. `final`: the journal is complete and its worker gone."""
+
+    journal_id: str
+    worker: str
+    from_position: int
+    frames: bytes
+    final: bool = False
+
+
+class ShipReply(msgspec.Struct, frozen=True):
+    """Everything below `posted_through` is in the ledger. `fault` says why the rest was not taken."""
+
+    posted_through: int
+    fault: str = ""
