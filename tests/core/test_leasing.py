@@ -66,6 +66,12 @@ def test_a_second_bucket_covers_what_the_first_cannot() -> None:
     assert [(grant.bucket.id, grant.amount) for grant in decision.grants] == [("early", 30), ("late", 10)]
 
 
+def test_a_free_model_still_gets_a_slice_to_draw_from() -> None:
+    tariffs = {"plain": Tariff("plain", 1, "token", {"*/*": flat(0)})}
+    decision = decide(request(Need(10, 10)), [Held(bucket(), 100, 0)], tariffs, 2, 10)
+    assert [grant.amount for grant in decision.grants] == [1]
+
+
 amounts = st.integers(min_value=0, max_value=10**8)
 
 

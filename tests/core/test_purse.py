@@ -107,7 +107,7 @@ def test_release_gives_everything_back() -> None:
 def test_slices_go_back_when_idle_and_lapsed_or_not_to_linger() -> None:
     lapsed, keep = held(1, bucket("a"), 5, use_until_ns=NOW), held(2, bucket("b"), 5)
     hasty = Slice(3, bucket("c"), 5, 5, FAR, linger=False)
-    busy = Slice(4, bucket("d"), 5, 0, NOW, linger=False, reserved=5)
+    busy = Slice(4, bucket("d"), 5, 0, NOW, linger=False, reserved=5, uses=1)
     assert list(purse(lapsed, keep, hasty, busy).returnable(NOW)) == [lapsed, hasty]
 
 

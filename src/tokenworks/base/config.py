@@ -84,6 +84,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     attempts_max: Annotated[
         int, Meta(ge=1, le=10, description="endpoints tried for one request before its first byte")
     ] = 3
+    endpoint_rest_ms: Annotated[Positive, Meta(description="longest time a failing endpoint is left alone")] = 5_000
+    endpoint_idle_connections: Annotated[Positive, Meta(description="idle connections kept to one endpoint")] = 256
+    endpoint_idle_ms: Annotated[Positive, Meta(description="idle time before an endpoint's connection is closed")] = (
+        4_000
+    )
+    pipelined_max: Annotated[
+        Positive, Meta(description="requests a client may send ahead on a connection before reading from it pauses")
+    ] = 16
+    checkpoint_tokens: Annotated[
+        Positive, Meta(description="output tokens of a stream between two journal checkpoints")
+    ] = 64
+    checkpoint_ms: Annotated[Positive, Meta(description="time of a stream between two journal checkpoints")] = 2_000
     write_buffer_bytes: Annotated[
         Positive, Meta(description="bytes waiting for a slow reader before its endpoint is paused")
     ] = 64 << 10
@@ -95,11 +107,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Positive, Meta(description="longest time a worker serves from a catalog snapshot nobody confirmed")
     ] = 3_600_000
     bus_timeout_ms: Annotated[Positive, Meta(description="longest wait for an answer over NATS")] = 5_000
-    start_timeout_ms: Annotated[Positive, Meta(description="longest time a child process takes until it is ready")] = 60_000
+    start_timeout_ms: Annotated[Positive, Meta(description="time a child process gets until it is ready")] = 60_000
     restart_pause_ms: Annotated[Positive, Meta(description="pause before a child that ended is started again")] = 200
     restart_pause_max_ms: Annotated[Positive, Meta(description="longest such pause; it doubles with each try")] = 5_000
     stop_timeout_ms: Annotated[Positive, Meta(description="time a child gets to end before it is killed")] = 15_000
     drain_ms: Annotated[Positive, Meta(description="time running requests get to finish when a worker stops")] = 20_000
+    housekeeping_ms: Annotated[Positive, Meta(description="pause between two rounds of the office's chores")] = 5_000
+    live_viewers_max: Annotated[Positive, Meta(description="browsers that look at the live page at once")] = 32
+    live_queue_max: Annotated[
+        Positive, Meta(description="events waiting for a slow browser before it must start anew")
+    ] = 256
+    live_read_pause_ms: Annotated[Positive, Meta(description="pause between two readings of the live page")] = 100
+    live_verify_pause_ms: Annotated[Positive, Meta(description="pause between two verifications for the live page")] = (
+        1_000
+    )
+    live_prompt_bytes_max: Annotated[Positive, Meta(description="longest prompt of the live page")] = 16 << 10
+    live_answer_tokens: Annotated[Positive, Meta(description="longest answer the live page asks for")] = 256
 
     @property
     def data(self) -> Path:

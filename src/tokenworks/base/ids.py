@@ -1,14 +1,15 @@
 """Identifiers: a prefix that says what it names, a time part that sorts, a random part that cannot be guessed."""
 
 import secrets
-import time
+
+from tokenworks.base import clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new(prefix: str) -> str:
     """`new("bkt")` → `bkt_06f1v3…`: 26 characters of Crockford base 32, 48 bits of milliseconds and 82 random bits."""
-    number = (time.time_ns() // 1_000_000) << 82 | secrets.randbits(82)
+    number = (clock.wall_ns() // clock.MS) << 82 | secrets.randbits(82)
     letters: list[str] = []
     for _ in range(26):
         number, digit = divmod(number, 32)

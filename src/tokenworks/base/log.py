@@ -16,7 +16,7 @@ def set_up(settings: Settings, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(process) if settings.log_format == "json" else _Text(process))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx2", "httpcore2", "uvicorn.access", "nats"):
+    for noisy in ("httpx2", "httpcore2", "uvicorn", "nats"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

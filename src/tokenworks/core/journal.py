@@ -110,7 +110,14 @@ class LeaseClose(msgspec.Struct, frozen=True, array_like=True, tag=4):
     remainder: int
 
 
-Entry = Head | Opening | Checkpoint | Closing | LeaseClose
+class LeaseTaken(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The worker received a lease of `amount`. A successor needs it to give back what a dead worker did not charge."""
+
+    lease_id: int
+    amount: int
+
+
+Entry = Head | Opening | Checkpoint | Closing | LeaseClose | LeaseTaken
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)

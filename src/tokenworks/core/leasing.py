@@ -116,7 +116,8 @@ def _slice(state: Held, rate: Rate, need: Need, pace: Need, share_percent: int) 
     exact = bound(need.input_max, need.output_max, rate)
     wanted = exact + bound(pace.input_max, pace.output_max, rate)
     share = state.available * share_percent // 100
-    amount = min(state.available, max(exact, min(wanted, share)))
+    # At least one unit: a model whose price is zero is still drawn from a bucket that the worker must hold.
+    amount = min(state.available, max(exact, min(wanted, share), 1))
     return SliceGrant(state.bucket, amount, linger=exact <= share)
 
 

@@ -26,6 +26,7 @@ class Slice(msgspec.Struct):
     use_until_ns: int
     linger: bool
     reserved: int = 0
+    uses: int = 0  # running reservations; one at a price of zero reserves nothing and yet names the lease
 
     def usable(self, model: str, now_ns: int, mono_ns: int) -> bool:
         """Whether a new reservation may still be made from it."""
@@ -97,6 +98,7 @@ class Purse:
             amount, short = cover(short, held.free, rate)
             held.free -= amount
             held.reserved += amount
+            held.uses += 1
             parts.append(Part(held, amount, tariff.name, tariff.unit, rate, tariff.rounding))
         return Reservation(tuple(parts), need, short)
 
@@ -105,6 +107,7 @@ class Purse:
         for part in reservation.parts:
             part.slice.reserved -= part.amount
             part.slice.free += part.amount
+            part.slice.uses -= 1
 
     def settle(self, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
         """Take the charges out of the reservation and release the rest. Called exactly once for a reservation."""
@@ -115,11 +118,12 @@ class Purse:
                 raise AssertionError(f"lease {part.slice.lease_id}: charge {taken} above reservation {part.amount}")
             part.slice.reserved -= part.amount
             part.slice.free += part.amount - taken
+            part.slice.uses -= 1
 
     def returnable(self, mono_ns: int) -> Iterator[Slice]:
-        """Slices to close now: nothing reserved on them and either past their time, used up, or not to be kept idle."""
+        """Slices to close now: no reservation on them and either past their time, used up, or not to be kept idle."""
         for held in self.slices:
-            if held.reserved == 0 and (mono_ns >= held.use_until_ns or held.free == 0 or not held.linger):
+            if held.uses == 0 and (mono_ns >= held.use_until_ns or held.free == 0 or not held.linger):
                 yield held
 
     def remove(self, closed: Slice) -> None:

