@@ -1,0 +1,169 @@
+"""Buckets in the ledger: selling one, and expiring what is left when its validity is over.
+
+Terms are `core.bucket.Bucket`; here they meet the amounts, the price and the order. Who may buy what is the shop's
+affair.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tokenworks.base.database import Pool
+from tokenworks.core import postings
+from tokenworks.core.bucket import Bucket
+from tokenworks.core.postings import Posting
+from tokenworks.core.sales import recognised
+from tokenworks.ledger.faults import EventConflict, LedgerFault
+from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.store import post_all, transaction
+
+STREAM = "ledger"
+EXPIRIES_AT_ONCE = 500
+
+TERMS = """
+    b.id, b.billing_account_id, b.legal_entity_id, b.unit, b.tariff_id, b.valid_from_ns, b.valid_to_ns, b.priority,
+    b.tier, b.models
+"""
+
+
+class _Due(msgspec.Struct, frozen=True):
+    """An expired bucket that still has something available."""
+
+    id: str
+    legal_entity_id: str
+    unit: str
+    currency: str
+    granted: int
+    net: int
+    consumed: int
+    available: int
+    serial: int
+
+
+def terms(row: tuple[Any, ...]) -> Bucket:
+    """A bucket's terms from the columns of `TERMS`."""
+    return Bucket(*row[:9], models=tuple(row[9]))
+
+
+async def sell(
+    conn: Connection,
+    *,
+    order_id: str,
+    bucket: Bucket,
+    granted: int,
+    payer: str,
+    currency: str,
+    net: int,
+    tax: int,
+    offer_id: str,
+    at_ns: int,
+) -> int:
+    """Add a paid bucket and post the sale; gives the posting's id. The same order again changes nothing.
+
+    `payer` is who owes the price, for example `carrier/sandbox`; `net` and `tax` are in nano-units of `currency`.
+    """
+    sale = postings.package_sold(
+        order_id,
+        bucket.legal_entity_id,
+        at_ns,
+        bucket_id=bucket.id,
+        unit=bucket.unit,
+        granted=granted,
+        payer=payer,
+        currency=currency,
+        net=net,
+        tax=tax,
+    )
+    sold = (await post_all(conn, [sale], at_ns))[0]
+    if not sold.fresh:
+        await _check_same(conn, sale, bucket)
+        return sold.id
+    await conn.execute(
+        """
+        INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,
+            priority, tier, models, granted, net, tax, currency, payer, offer_id, order_id, sold_at_ns)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            *(bucket.id, bucket.billing_account_id, bucket.legal_entity_id, bucket.unit, bucket.tariff_id),
+            *(bucket.valid_from_ns, bucket.valid_to_ns, bucket.priority, bucket.tier, list(bucket.models)),
+            *(granted, net, tax, currency, payer, offer_id, order_id, at_ns),
+        ),
+    )
+    return sold.id
+
+
+async def expire_due(pool: Pool, now_ns: int) -> int:
+    """Expire what is available in buckets past their validity; gives how many buckets.
+
+    What is still leased then is expired when it has come back, under the bucket's next serial. A named number of
+    buckets is taken at once; call again while that many come.
+    """
+    async with transaction(pool, STREAM, now_ns) as conn:
+        due = await _lock_due(conn, now_ns)
+        await post_all(conn, [_expiry(bucket, now_ns) for bucket in due], now_ns)
+        return len(due)
+
+
+def _expiry(due: _Due, now_ns: int) -> Posting:
+    before = recognised(due.net, due.consumed, due.granted)
+    after = recognised(due.net, due.consumed + due.available, due.granted)
+    return postings.bucket_expired(
+        due.id,
+        due.legal_entity_id,
+        now_ns,
+        unit=due.unit,
+        amount=due.available,
+        currency=due.currency,
+        earned=after - before,
+        serial=due.serial,
+    )
+
+
+async def _lock_due(conn: Connection, now_ns: int) -> list[_Due]:
+    cursor = await conn.execute(
+        """
+        SELECT b.id FROM bucket b
+        JOIN account a ON a.code = 'bucket/' || b.id || '/available' AND a.unit = b.unit
+            AND a.legal_entity_id = b.legal_entity_id
+        WHERE b.valid_to_ns <= %s AND a.balance > 0
+        ORDER BY b.id LIMIT %s
+        FOR NO KEY UPDATE OF b
+        """,
+        (now_ns, EXPIRIES_AT_ONCE),
+    )
+    ids = [str(row[0]) for row in await cursor.fetchall()]
+    # A lease granted just before the end may still be committing: the row lock waits for it and gives what is left.
+    await conn.execute(
+        """
+        SELECT a.id FROM account a JOIN bucket b ON a.code = 'bucket/' || b.id || '/available'
+        WHERE b.id = ANY(%s) ORDER BY a.id FOR NO KEY UPDATE OF a
+        """,
+        (ids,),
+    )
+    cursor = await conn.execute(
+        """
+        SELECT b.id, b.legal_entity_id, b.unit, b.currency, b.granted, b.net,
+            coalesce(sum(a.balance) FILTER (WHERE NOT a.code LIKE '%%/available'), 0) AS consumed,
+            coalesce(sum(a.balance) FILTER (WHERE a.code LIKE '%%/available'), 0) AS available,
+            (SELECT count(*) FROM posting p
+             WHERE p.event_id >= 'expiry/' || b.id || '/' AND p.event_id < 'expiry/' || b.id || '0') AS serial
+        FROM bucket b
+        JOIN account a ON a.code IN ('bucket/' || b.id || '/available', 'bucket/' || b.id || '/spent',
+            'bucket/' || b.id || '/expired') AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
+        WHERE b.id = ANY(%s) GROUP BY b.id ORDER BY b.id
+        """,
+        (ids,),
+    )
+    found = [_Due(*row[:4], *(int(number) for number in row[4:])) for row in await cursor.fetchall()]
+    return [bucket for bucket in found if bucket.available > 0]
+
+
+async def _check_same(conn: Connection, sale: Posting, bucket: Bucket) -> None:
+    """A repeated order must name the same terms, which the posting itself does not hold."""
+    cursor = await conn.execute(f"SELECT {TERMS} FROM bucket b WHERE b.id = %s", (bucket.id,))  # noqa: S608
+    row = await cursor.fetchone()
+    if row is None:
+        raise LedgerFault(f"{sale.event_id} is posted but its bucket {bucket.id} is missing")
+    if terms(row) != bucket:
+        raise EventConflict(sale.event_id)

@@ -1,0 +1,21 @@
+"""What the ledger raises when it is asked for something impossible. An expected no is a refusal value instead."""
+
+
+class LedgerFault(Exception):
+    """The ledger was asked for something that would break its books; the transaction must be given up."""
+
+
+class EventConflict(LedgerFault):
+    """The event was posted before with another content."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"{event_id} was posted before with another content")
+        self.event_id = event_id
+
+
+class Overdrawn(LedgerFault):
+    """An account would go below zero."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"{code} would go below zero")
+        self.code = code

@@ -1,0 +1,190 @@
+"""Rows of the tables `lease` and `lease_end`: reading, locking and adding them. Who gets what is decided elsewhere."""
+
+from collections import defaultdict
+from typing import Literal
+
+import msgspec
+
+from tokenworks.core.leasing import Held, Lease, SliceGrant
+from tokenworks.ledger.arrays import flags, numbers, texts
+from tokenworks.ledger.buckets import TERMS, terms
+from tokenworks.ledger.seal import Connection
+
+Name = tuple[str, str, int]  # worker, epoch, sequence
+
+
+class NewLease(msgspec.Struct, frozen=True):
+    """A lease about to be added."""
+
+    name: Name
+    ordinal: int
+    digest: str
+    grant: SliceGrant
+    use_until_ns: int
+
+    @property
+    def key(self) -> tuple[Name, int]:
+        """What names the lease before it has an id."""
+        return (self.name, self.ordinal)
+
+
+class Before(msgspec.Struct, frozen=True):
+    """What was granted for a request that comes again; the time to use it has shrunk meanwhile."""
+
+    digest: str
+    leases: tuple[Lease, ...]
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A lease to reclaim, locked; `left` is what the ledger still has on it."""
+
+    lease_id: int
+    bucket_id: str
+    legal_entity_id: str
+    unit: str
+    left: int
+
+
+class End(msgspec.Struct, frozen=True):
+    """The end of a lease. `remainder` went back to the bucket; `claimed` is what its worker said was left."""
+
+    lease_id: int
+    how: Literal["closed", "reclaimed"]
+    remainder: int
+    claimed: int | None
+    posting_id: int | None
+
+
+async def granted_before(conn: Connection, names: set[Name], now_ns: int) -> dict[Name, Before]:
+    """Leases of these requests that exist already, by request."""
+    cursor = await conn.execute(
+        f"""
+        SELECT l.worker, l.epoch, l.sequence, l.request_digest, l.id, l.amount, l.use_until_ns, l.linger, {TERMS}
+        FROM lease l
+        JOIN unnest(%s::text[], %s::text[], %s::bigint[]) AS n (worker, epoch, sequence) USING (worker, epoch, sequence)
+        JOIN bucket b ON b.id = l.bucket_id
+        ORDER BY l.id
+        """,  # noqa: S608 - only the column list is put in
+        (texts(name[0] for name in names), texts(name[1] for name in names), numbers(name[2] for name in names)),
+    )
+    found: dict[Name, Before] = {}
+    for row in await cursor.fetchall():
+        name = (row[0], row[1], row[2])
+        use_for_ns = max(0, row[6] - now_ns)
+        lease = Lease(row[4], terms(row[8:]), int(row[5]), use_for_ns, row[7])
+        earlier = found[name].leases if name in found else ()
+        found[name] = Before(row[3], (*earlier, lease))
+    return found
+
+
+async def lock_held(conn: Connection, billing_account_ids: set[str], now_ns: int) -> dict[str, list[Held]]:
+    """Valid buckets of these billing accounts with their balances, their available accounts locked."""
+    cursor = await conn.execute(
+        f"""
+        SELECT {TERMS}, a.balance
+        FROM bucket b
+        JOIN account a ON a.code = 'bucket/' || b.id || '/available' AND a.unit = b.unit
+            AND a.legal_entity_id = b.legal_entity_id
+        WHERE b.billing_account_id = ANY(%s) AND b.valid_from_ns <= %s AND b.valid_to_ns > %s
+        ORDER BY a.id FOR NO KEY UPDATE OF a
+        """,  # noqa: S608 - only the column list is put in
+        (list(billing_account_ids), now_ns, now_ns),
+    )
+    rows = await cursor.fetchall()
+    leased = await _leased(conn, [str(row[0]) for row in rows])
+    held: dict[str, list[Held]] = defaultdict(list)
+    for row in rows:
+        bucket = terms(row)
+        held[bucket.billing_account_id].append(Held(bucket, int(row[10]), leased.get(bucket.id, 0)))
+    return held
+
+
+async def insert_leases(conn: Connection, new: list[NewLease], now_ns: int) -> dict[tuple[Name, int], int]:
+    """Add leases; gives their ids."""
+    if not new:
+        return {}
+    cursor = await conn.execute(
+        """
+        INSERT INTO lease (worker, epoch, sequence, ordinal, request_digest, bucket_id, amount, use_until_ns, linger,
+            granted_at_ns)
+        SELECT worker, epoch, sequence, ordinal, request_digest, bucket_id, amount, use_until_ns, linger, %s
+        FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::integer[], %s::text[], %s::text[], %s::numeric[],
+            %s::bigint[], %s::boolean[]) WITH ORDINALITY AS l (worker, epoch, sequence, ordinal, request_digest,
+            bucket_id, amount, use_until_ns, linger, place)
+        ORDER BY place
+        RETURNING worker, epoch, sequence, ordinal, id
+        """,
+        (
+            now_ns,
+            texts(lease.name[0] for lease in new),
+            texts(lease.name[1] for lease in new),
+            numbers(lease.name[2] for lease in new),
+            numbers(lease.ordinal for lease in new),
+            texts(lease.digest for lease in new),
+            texts(lease.grant.bucket.id for lease in new),
+            numbers(lease.grant.amount for lease in new),
+            numbers(lease.use_until_ns for lease in new),
+            flags(lease.grant.linger for lease in new),
+        ),
+    )
+    return {((row[0], row[1], row[2]), row[3]): row[4] for row in await cursor.fetchall()}
+
+
+async def lock_due(conn: Connection, silent_since_ns: int, limit: int) -> list[Due]:
+    """Open leases not to be used since then. Their buckets are locked first, as metering does."""
+    cursor = await conn.execute(
+        """
+        SELECT id FROM bucket WHERE id IN (
+            SELECT bucket_id FROM lease WHERE open AND use_until_ns <= %s ORDER BY use_until_ns, id LIMIT %s)
+        ORDER BY id FOR NO KEY UPDATE
+        """,
+        (silent_since_ns, limit),
+    )
+    buckets = [str(row[0]) for row in await cursor.fetchall()]
+    cursor = await conn.execute(
+        """
+        SELECT l.id, l.bucket_id, b.legal_entity_id, b.unit, a.balance
+        FROM lease l
+        JOIN bucket b ON b.id = l.bucket_id
+        JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
+        WHERE l.open AND l.use_until_ns <= %s AND l.bucket_id = ANY(%s)
+        ORDER BY l.use_until_ns, l.id LIMIT %s
+        """,
+        (silent_since_ns, buckets, limit),
+    )
+    return [Due(row[0], row[1], row[2], row[3], int(row[4])) for row in await cursor.fetchall()]
+
+
+async def end_leases(conn: Connection, ends: list[End], now_ns: int) -> None:
+    """Add the ends of leases and close the rows; the bucket rows are locked by the caller."""
+    if not ends:
+        return
+    await conn.execute(
+        """
+        INSERT INTO lease_end (lease_id, how, remainder, claimed, posting_id, ended_at_ns)
+        SELECT e.*, %s FROM unnest(%s::bigint[], %s::text[], %s::numeric[], %s::numeric[], %s::bigint[]) AS e
+        """,
+        (
+            now_ns,
+            numbers(end.lease_id for end in ends),
+            texts(end.how for end in ends),
+            numbers(end.remainder for end in ends),
+            numbers(end.claimed for end in ends),
+            numbers(end.posting_id for end in ends),
+        ),
+    )
+    await conn.execute(
+        "UPDATE lease SET open = false WHERE id = ANY(%s::bigint[])", (numbers(end.lease_id for end in ends),)
+    )
+
+
+async def _leased(conn: Connection, bucket_ids: list[str]) -> dict[str, int]:
+    """What is with workers now, by bucket."""
+    cursor = await conn.execute(
+        """
+        SELECT l.bucket_id, sum(a.balance) FROM lease l JOIN account a ON a.code = 'lease/' || l.id
+        WHERE l.open AND l.bucket_id = ANY(%s) GROUP BY l.bucket_id
+        """,
+        (bucket_ids,),
+    )
+    return {str(bucket_id): int(amount) for bucket_id, amount in await cursor.fetchall()}

@@ -1,0 +1,163 @@
+"""The lease desk: moves slices of buckets to workers and takes them back from workers that stay silent.
+
+The decision is `core.leasing.decide`; here it is carried out for a list of requests in one transaction. A request is
+named by (worker, epoch, sequence): asked again it gets the same leases, with another content it is refused.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from tokenworks.base.clock import MS
+from tokenworks.base.config import Settings
+from tokenworks.base.database import Pool
+from tokenworks.core import postings
+from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, SliceGrant, decide
+from tokenworks.core.postings import Posting
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.tariff import Tariff
+from tokenworks.ledger import lease_rows
+from tokenworks.ledger.lease_rows import Name, NewLease
+from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.store import post_all, transaction
+
+STREAM = "lease"
+RECLAIMS_AT_ONCE = 500
+
+
+class LeaseDesk:
+    """Grants and reclaims leases under the named limits of the settings."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._use_ns = settings.lease_use_ms * MS
+        self._share_percent = settings.lease_share_percent
+        self._reclaim_after_ns = (settings.request_longest_ms + settings.lease_grace_ms) * MS
+
+    async def grant(
+        self, requests: Sequence[LeaseRequest], tariffs: dict[str, Tariff], now_ns: int
+    ) -> list[LeaseReply]:
+        """Answer the requests in their order, all in one transaction."""
+        async with transaction(self._pool, STREAM, now_ns) as conn:
+            before = await lease_rows.granted_before(conn, {_name(request) for request in requests}, now_ns)
+            held = await lease_rows.lock_held(conn, {request.billing_account_id for request in requests}, now_ns)
+            sheet = _Sheet(before, held, self._use_ns, self._share_percent, now_ns)
+            answers = [sheet.answer(request, tariffs) for request in requests]
+            leases = await self._carry_out(conn, sheet.new, now_ns)
+        return [_reply(answer, leases) for answer in answers]
+
+    async def reclaim_due(self, now_ns: int) -> int:
+        """Take back leases whose worker was silent past the longest request and the journal's grace; how many."""
+        async with transaction(self._pool, STREAM, now_ns) as conn:
+            due = await lease_rows.lock_due(conn, now_ns - self._reclaim_after_ns, RECLAIMS_AT_ONCE)
+            moves = [
+                postings.lease_reclaimed(
+                    lease.lease_id, lease.bucket_id, lease.legal_entity_id, now_ns, lease.unit, lease.left
+                )
+                for lease in due
+            ]
+            moving = [posting for posting in moves if posting.transfers]
+            posted = await post_all(conn, moving, now_ns)
+            ids = {posting.event_id: done.id for posting, done in zip(moving, posted, strict=True)}
+            ends = [
+                lease_rows.End(lease.lease_id, "reclaimed", lease.left, None, ids.get(posting.event_id))
+                for lease, posting in zip(due, moves, strict=True)
+            ]
+            await lease_rows.end_leases(conn, ends, now_ns)
+        return len(due)
+
+    async def _carry_out(self, conn: Connection, new: list[NewLease], now_ns: int) -> dict[tuple[Name, int], Lease]:
+        ids = await lease_rows.insert_leases(conn, new, now_ns)
+        await post_all(conn, [_posting(lease, ids[lease.key], now_ns) for lease in new], now_ns)
+        return {
+            lease.key: Lease(
+                ids[lease.key], lease.grant.bucket, lease.grant.amount, lease.use_until_ns - now_ns, lease.grant.linger
+            )
+            for lease in new
+        }
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """A reply whose new leases have no ids yet."""
+
+    reply: LeaseReply
+    new: tuple[NewLease, ...] = ()
+
+
+class _Sheet:
+    """The balances as they change while the requests of one transaction are decided."""
+
+    def __init__(
+        self,
+        before: dict[Name, lease_rows.Before],
+        held: dict[str, list[Held]],
+        use_ns: int,
+        share_percent: int,
+        now_ns: int,
+    ) -> None:
+        self.new: list[NewLease] = []
+        self._before = before
+        self._held = held
+        self._use_ns = use_ns
+        self._share_percent = share_percent
+        self._now_ns = now_ns
+        self._answered: dict[Name, tuple[str, _Answer]] = {}
+
+    def answer(self, request: LeaseRequest, tariffs: dict[str, Tariff]) -> _Answer:
+        """Decide one request; a repeated one gets its first answer."""
+        name, digest = _name(request), request_digest(request)
+        stored = self._before.get(name)
+        if stored is not None:
+            return _Answer(LeaseReply(stored.leases)) if stored.digest == digest else _conflict(request)
+        first = self._answered.get(name)
+        if first is not None:
+            return first[1] if first[0] == digest else _conflict(request)
+        answer = self._decide(request, digest, tariffs)
+        self._answered[name] = (digest, answer)
+        return answer
+
+    def _decide(self, request: LeaseRequest, digest: str, tariffs: dict[str, Tariff]) -> _Answer:
+        held = self._held.get(request.billing_account_id, [])
+        decision = decide(request, held, tariffs, self._share_percent, self._now_ns)
+        new = tuple(self._lease(request, digest, place, grant) for place, grant in enumerate(decision.grants))
+        self._take(request.billing_account_id, decision.grants)
+        self.new.extend(new)
+        return _Answer(LeaseReply(refusal=decision.refusal, elsewhere=decision.elsewhere), new)
+
+    def _lease(self, request: LeaseRequest, digest: str, ordinal: int, grant: SliceGrant) -> NewLease:
+        use_until_ns = min(self._now_ns + self._use_ns, grant.bucket.valid_to_ns)
+        return NewLease(_name(request), ordinal, digest, grant, use_until_ns)
+
+    def _take(self, billing_account_id: str, grants: Sequence[SliceGrant]) -> None:
+        taken = {grant.bucket.id: grant.amount for grant in grants}
+        self._held[billing_account_id] = [
+            Held(state.bucket, state.available - amount, state.leased + amount)
+            for state in self._held.get(billing_account_id, [])
+            for amount in (taken.get(state.bucket.id, 0),)
+        ]
+
+
+def request_digest(request: LeaseRequest) -> str:
+    """What makes two requests with the same name the same."""
+    return hashlib.sha256(msgspec.msgpack.encode(request)).hexdigest()
+
+
+def _name(request: LeaseRequest) -> Name:
+    return (request.worker, request.epoch, request.sequence)
+
+
+def _conflict(request: LeaseRequest) -> _Answer:
+    text = f"Lease request {request.sequence} of {request.worker} ({request.epoch}) was made before with another body."
+    return _Answer(LeaseReply(refusal=Refusal(Code.LEASE_CONFLICT, text)))
+
+
+def _reply(answer: _Answer, leases: dict[tuple[Name, int], Lease]) -> LeaseReply:
+    if not answer.new:
+        return answer.reply
+    return msgspec.structs.replace(answer.reply, leases=tuple(leases[lease.key] for lease in answer.new))
+
+
+def _posting(lease: NewLease, lease_id: int, now_ns: int) -> Posting:
+    bucket = lease.grant.bucket
+    return postings.leased(lease_id, bucket.id, bucket.legal_entity_id, now_ns, bucket.unit, lease.grant.amount)

@@ -1,0 +1,31 @@
+"""The ledger's sealed tables. A later column goes into a later seal format, never into these lists."""
+
+from tokenworks.ledger.seal import SealedTable
+
+SEALED = (
+    SealedTable("account", ("id", "legal_entity_id", "code", "unit", "debit_normal"), ("id",)),
+    SealedTable(
+        "posting",
+        ("id", "kind", "event_id", "body_digest", "legal_entity_id", "at_ns", "used_at_ns", "detail"),
+        ("id",),
+    ),
+    SealedTable("transfer", ("id", "posting_id", "debit_account_id", "credit_account_id", "unit", "amount"), ("id",)),
+    SealedTable(
+        "bucket",
+        (
+            *("id", "billing_account_id", "legal_entity_id", "unit", "tariff_id", "valid_from_ns", "valid_to_ns"),
+            *("priority", "tier", "models", "granted", "net", "tax", "currency", "payer", "offer_id", "order_id"),
+            "sold_at_ns",
+        ),
+        ("id",),
+    ),
+    SealedTable(
+        "lease",
+        (
+            *("id", "worker", "epoch", "sequence", "ordinal", "request_digest", "bucket_id", "amount"),
+            *("granted_at_ns", "use_until_ns", "linger"),
+        ),
+        ("id",),
+    ),
+    SealedTable("lease_end", ("lease_id", "how", "remainder", "claimed", "ended_at_ns", "posting_id"), ("lease_id",)),
+)

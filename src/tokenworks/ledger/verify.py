@@ -1,0 +1,171 @@
+"""Checks of the ledger's invariants, read-only. The caller gives a connection in one REPEATABLE READ transaction.
+
+Each check is a query for counterexamples: it is fine when there are none, and names the first few otherwise. Nothing
+here shares code with what writes the rows. What the seals cover is checked by `seal_checks`.
+"""
+
+import msgspec
+
+from tokenworks.ledger.seal import Connection
+
+EXAMPLES_MAX = 5
+
+
+class Check(msgspec.Struct, frozen=True):
+    """The result of one check; `detail` says what was looked at, or what is wrong."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """`counterexamples` selects one text column; `population` counts what was looked at."""
+
+    name: str
+    population: str
+    counterexamples: str
+
+
+async def checks(conn: Connection) -> list[Check]:
+    """All invariants of accounts, postings, buckets and leases."""
+    return await run(conn, QUERIES)
+
+
+async def run(conn: Connection, queries: tuple[Query, ...]) -> list[Check]:
+    """Run the queries, in their order."""
+    return [await _run(conn, query) for query in queries]
+
+
+async def _run(conn: Connection, query: Query) -> Check:
+    limited = f"SELECT * FROM ({query.counterexamples}) x LIMIT {EXAMPLES_MAX}"  # noqa: S608 - queries of ours
+    found = [str(row[0]) for row in await (await conn.execute(limited.encode())).fetchall()]
+    if found:
+        return Check(query.name, ok=False, detail="; ".join(found))
+    counted = await (await conn.execute(query.population.encode())).fetchone()
+    return Check(query.name, ok=True, detail=f"{counted[0] if counted else 0:,} looked at")
+
+
+def _part(name: str) -> str:
+    """SQL of the balance of a bucket's account, zero if it has none."""
+    return f"""coalesce((SELECT balance FROM account a WHERE a.code = 'bucket/' || b.id || '/{name}'
+        AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id), 0)"""  # noqa: S608
+
+
+# A bucket `b` with its parts and what its leases hold.
+_BUCKETS = f"""
+    SELECT b.*, {_part("issued")} AS issued, {_part("available")} AS available, {_part("spent")} AS spent,
+        {_part("expired")} AS expired, {_part("withdrawn")} AS withdrawn,
+        coalesce((SELECT sum(a.balance) FROM lease l JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit
+            AND a.legal_entity_id = b.legal_entity_id WHERE l.bucket_id = b.id), 0) AS leased,
+        coalesce((SELECT balance FROM account a WHERE a.code = 'contract_liability/' || b.id
+            AND a.unit = b.currency AND a.legal_entity_id = b.legal_entity_id), 0) AS liability
+    FROM bucket b
+"""  # noqa: S608
+
+# What transfers say about leases: granted out of a bucket, given back to it, spent.
+_LEASE_BOOK = """
+    SELECT l.*, coalesce(g.amount, 0) AS granted, coalesce(r.amount, 0) AS returned, a.balance
+    FROM lease l JOIN bucket b ON b.id = l.bucket_id
+    LEFT JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
+    LEFT JOIN account v ON v.code = 'bucket/' || b.id || '/available' AND v.unit = b.unit
+        AND v.legal_entity_id = b.legal_entity_id
+    LEFT JOIN (SELECT debit_account_id, credit_account_id, sum(amount) AS amount FROM transfer GROUP BY 1, 2) g
+        ON g.credit_account_id = a.id AND g.debit_account_id = v.id
+    LEFT JOIN (SELECT debit_account_id, credit_account_id, sum(amount) AS amount FROM transfer GROUP BY 1, 2) r
+        ON r.debit_account_id = a.id AND r.credit_account_id = v.id
+"""
+
+QUERIES = (
+    Query(
+        "debits equal credits",
+        "SELECT count(*) FROM account",
+        """SELECT legal_entity_id || ' ' || unit || ': debits exceed credits by ' || sum(signed)
+           FROM (SELECT legal_entity_id, unit, CASE WHEN debit_normal THEN balance ELSE -balance END AS signed
+                 FROM account) s
+           GROUP BY legal_entity_id, unit HAVING sum(signed) <> 0""",
+    ),
+    Query(
+        "no account is below zero",
+        "SELECT count(*) FROM account",
+        "SELECT code || ' of ' || legal_entity_id || ': ' || balance FROM account WHERE balance < 0",
+    ),
+    Query(
+        "balances rebuilt from transfers",
+        "SELECT count(*) FROM account",
+        """SELECT concat(a.code, ' of ', a.legal_entity_id, ': ', a.balance, ', transfers say ', coalesce(r.balance, 0))
+           FROM account a LEFT JOIN (
+                SELECT id, sum(amount) AS balance FROM (
+                    SELECT a.id, CASE WHEN a.debit_normal THEN t.amount ELSE -t.amount END AS amount
+                    FROM transfer t JOIN account a ON a.id = t.debit_account_id
+                    UNION ALL
+                    SELECT a.id, CASE WHEN a.debit_normal THEN -t.amount ELSE t.amount END
+                    FROM transfer t JOIN account a ON a.id = t.credit_account_id) legs
+                GROUP BY id) r ON r.id = a.id
+           WHERE a.balance <> coalesce(r.balance, 0)""",
+    ),
+    Query(
+        "transfers belong to their posting",
+        "SELECT count(*) FROM transfer",
+        """SELECT 'transfer ' || t.id FROM transfer t
+           LEFT JOIN posting p ON p.id = t.posting_id
+           LEFT JOIN account d ON d.id = t.debit_account_id
+           LEFT JOIN account c ON c.id = t.credit_account_id
+           WHERE p.id IS NULL OR d.id IS NULL OR c.id IS NULL OR d.unit <> t.unit OR c.unit <> t.unit
+               OR d.legal_entity_id <> p.legal_entity_id OR c.legal_entity_id <> p.legal_entity_id
+               OR (t.stream, t.seq) <> (p.stream, p.seq)""",
+    ),
+    Query(
+        "postings have transfers",
+        "SELECT count(*) FROM posting",
+        """SELECT 'posting ' || p.id || ' ' || p.event_id FROM posting p
+           WHERE NOT EXISTS (SELECT FROM transfer t WHERE t.posting_id = p.id)""",
+    ),
+    Query(
+        "an event is posted once",
+        "SELECT count(*) FROM posting",
+        "SELECT event_id FROM posting GROUP BY event_id HAVING count(*) > 1",
+    ),
+    Query(
+        "buckets: issued = available + leased + spent + expired + withdrawn",
+        "SELECT count(*) FROM bucket",
+        f"""SELECT id || ': ' || issued || ' <> ' || concat_ws(' + ', available, leased, spent, expired, withdrawn)
+            FROM ({_BUCKETS}) b
+            WHERE issued <> available + leased + spent + expired + withdrawn OR issued <> granted""",  # noqa: S608
+    ),
+    Query(
+        "contract liability = net price - revenue recognised",
+        "SELECT count(*) FROM bucket",
+        f"""SELECT id || ': liability ' || liability || ' of net ' || net FROM ({_BUCKETS}) b
+            WHERE liability <> net - div(2 * net * (spent + expired) + granted, 2 * granted)
+                OR (available = 0 AND leased = 0 AND liability <> 0)""",  # noqa: S608
+    ),
+    Query(
+        "buckets have their sale",
+        "SELECT count(*) FROM bucket",
+        """SELECT b.id FROM bucket b WHERE NOT EXISTS (
+               SELECT FROM posting p WHERE p.kind = 'package_sold' AND p.event_id = 'order/' || b.order_id
+                   AND p.legal_entity_id = b.legal_entity_id)
+           UNION ALL
+           SELECT a.code FROM account a WHERE a.code LIKE 'bucket/%'
+               AND NOT EXISTS (SELECT FROM bucket b WHERE b.id = split_part(a.code, '/', 2))""",
+    ),
+    Query(
+        "leases: granted, returned and ended as the book says",
+        "SELECT count(*) FROM lease",
+        f"""SELECT 'lease ' || l.id FROM ({_LEASE_BOOK}) l LEFT JOIN lease_end e ON e.lease_id = l.id
+            WHERE l.balance IS NULL OR l.granted <> l.amount OR l.open <> (e.lease_id IS NULL)
+                OR l.returned <> coalesce(e.remainder, 0)
+                OR (e.lease_id IS NOT NULL AND l.balance <> 0)
+                OR e.claimed <> e.remainder""",  # noqa: S608
+    ),
+    Query(
+        "lease accounts and lease ends have their lease",
+        "SELECT count(*) FROM lease_end",
+        """SELECT code FROM account a WHERE code LIKE 'lease/%'
+               AND NOT EXISTS (SELECT FROM lease l WHERE 'lease/' || l.id = a.code)
+           UNION ALL
+           SELECT 'the end of lease ' || lease_id FROM lease_end e
+               WHERE NOT EXISTS (SELECT FROM lease l WHERE l.id = e.lease_id)""",
+    ),
+)

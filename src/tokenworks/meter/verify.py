@@ -1,0 +1,149 @@
+"""Checks of metering's invariants, read-only: journals, records, charges and attempts against the ledger."""
+
+from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.verify import Check, Query, run
+
+
+async def checks(conn: Connection) -> list[Check]:
+    """All invariants of usage; the connection is in one REPEATABLE READ transaction."""
+    return await run(conn, QUERIES)
+
+
+# Transfers of usage postings with the codes of their accounts.
+_USAGE_TRANSFERS = """
+    SELECT t.posting_id, d.code AS debit, c.code AS credit, t.unit, t.amount
+    FROM transfer t JOIN posting p ON p.id = t.posting_id AND p.kind = 'usage_posted'
+    JOIN account d ON d.id = t.debit_account_id JOIN account c ON c.id = t.credit_account_id
+"""
+
+# Charges with the posting of their record.
+_CHARGES = """
+    SELECT r.posting_id, c.* FROM charge c JOIN usage_record r USING (journal_id, position)
+"""
+
+
+def _same_sums(lines: str, transfers: str) -> str:
+    """Where sums of lines and of transfers differ; both select (posting_id, debit, credit, unit, amount)."""
+    return f"""
+        SELECT concat_ws(' ', 'posting', posting_id, debit, credit, unit) || ': lines ' || coalesce(l.amount, 0)
+            || ', transfers ' || coalesce(t.amount, 0)
+        FROM (SELECT posting_id, debit, credit, unit, sum(amount) AS amount FROM ({lines}) x
+              GROUP BY posting_id, debit, credit, unit HAVING sum(amount) <> 0) l
+        FULL JOIN (SELECT posting_id, debit, credit, unit, sum(amount) AS amount FROM ({transfers}) x
+              GROUP BY posting_id, debit, credit, unit) t USING (posting_id, debit, credit, unit)
+        WHERE l.amount IS DISTINCT FROM t.amount
+    """  # noqa: S608 - queries of ours
+
+
+QUERIES = (
+    Query(
+        "journals are posted without a gap",
+        "SELECT count(*) FROM shipment",
+        """SELECT 'journal ' || journal_id || ' at ' || from_position FROM (
+               SELECT *, lag(through_position, 1, 0::bigint) OVER w AS before, row_number() OVER w AS place,
+                   first_value(worker) OVER w AS first_worker
+               FROM shipment WINDOW w AS (PARTITION BY journal_id ORDER BY ordinal)) s
+           WHERE from_position <> before OR ordinal <> place OR through_position < from_position
+               OR worker <> first_worker""",
+    ),
+    Query(
+        "journal cursors are at their last shipment",
+        "SELECT count(*) FROM journal",
+        """SELECT 'journal ' || coalesce(j.id, s.journal_id) FROM journal j FULL JOIN (
+               SELECT journal_id, min(worker) AS worker, max(through_position) AS posted_through, count(*) AS shipments,
+                   sum(openings) AS openings, sum(closings) AS closings, bool_or(final) AS final
+               FROM shipment GROUP BY journal_id) s ON s.journal_id = j.id
+           WHERE (j.worker, j.posted_through, j.shipments, j.openings, j.closings, j.final) IS DISTINCT FROM
+               (s.worker, s.posted_through, s.shipments, s.openings, s.closings, s.final)""",
+    ),
+    Query(
+        "openings = closings + requests still open",
+        "SELECT count(*) FROM usage_opening",
+        """SELECT 'journal ' || journal_id || ': ' || concat_ws(', ', openings, closings, records, waiting) FROM (
+               SELECT journal_id, sum(openings) AS openings, sum(closings) AS closings FROM shipment
+               GROUP BY journal_id) s
+           LEFT JOIN (SELECT journal_id, count(*) AS records FROM usage_record GROUP BY journal_id) r USING (journal_id)
+           LEFT JOIN (SELECT journal_id, count(*) AS waiting FROM usage_opening o
+               WHERE NOT EXISTS (SELECT FROM usage_record r
+                   WHERE (r.journal_id, r.position) = (o.journal_id, o.position))
+               GROUP BY journal_id) o USING (journal_id)
+           WHERE closings <> coalesce(records, 0) OR openings <> coalesce(records, 0) + coalesce(waiting, 0)
+           UNION ALL
+           SELECT 'journal ' || journal_id || ' has no shipment' FROM (
+               SELECT journal_id FROM usage_record UNION SELECT journal_id FROM usage_opening) x
+           WHERE journal_id NOT IN (SELECT journal_id FROM shipment)""",
+    ),
+    Query(
+        "a request is recorded once",
+        "SELECT count(*) FROM usage_record",
+        "SELECT request_id FROM usage_record GROUP BY request_id HAVING count(*) > 1",
+    ),
+    Query(
+        "charges and attempts have their record",
+        "SELECT (SELECT count(*) FROM charge) + (SELECT count(*) FROM attempt)",
+        """SELECT x.what || ' ' || concat_ws(' ', x.journal_id, x.position, x.ordinal) FROM (
+               SELECT 'charge' AS what, journal_id, position, ordinal, stream, seq FROM charge
+               UNION ALL SELECT 'attempt', journal_id, position, ordinal, stream, seq FROM attempt) x
+           LEFT JOIN usage_record r ON (r.journal_id, r.position) = (x.journal_id, x.position)
+           WHERE r.id IS NULL OR (r.stream, r.seq) <> (x.stream, x.seq)""",
+    ),
+    Query(
+        "charged tokens are the record's tokens",
+        "SELECT count(*) FROM usage_record",
+        """SELECT r.request_id FROM usage_record r LEFT JOIN (
+               SELECT journal_id, position, sum(tokens_input) AS tokens_input,
+                   sum(tokens_cached_input) AS tokens_cached_input, sum(tokens_cache_write) AS tokens_cache_write,
+                   sum(tokens_output) AS tokens_output, sum(tokens_reasoning) AS tokens_reasoning
+               FROM charge GROUP BY journal_id, position) c USING (journal_id, position)
+           WHERE (r.tokens_input, r.tokens_cached_input, r.tokens_cache_write, r.tokens_output, r.tokens_reasoning) <>
+               (coalesce(c.tokens_input, 0), coalesce(c.tokens_cached_input, 0), coalesce(c.tokens_cache_write, 0),
+                coalesce(c.tokens_output, 0), coalesce(c.tokens_reasoning, 0))""",
+    ),
+    Query(
+        "charges name a lease and bucket of the record's account",
+        "SELECT count(*) FROM charge",
+        """SELECT r.request_id || ' lease ' || c.lease_id || ' bucket ' || c.bucket_id
+           FROM charge c JOIN usage_record r USING (journal_id, position)
+           LEFT JOIN lease l ON l.id = c.lease_id LEFT JOIN bucket b ON b.id = c.bucket_id
+           WHERE c.proven AND (l.id IS NULL OR b.id IS NULL OR l.bucket_id <> b.id OR b.unit <> c.unit
+               OR b.currency <> c.currency OR b.billing_account_id <> r.billing_account_id
+               OR b.legal_entity_id <> r.legal_entity_id OR split_part(c.tariff, '@', 1) <> b.tariff_id)
+              OR (NOT c.proven AND (c.revenue <> 0 OR NOT r.flags @> ARRAY['unproven']))""",
+    ),
+    Query(
+        "charges sum to what was spent, per posting",
+        "SELECT count(*) FROM charge",
+        _same_sums(
+            f"""SELECT posting_id, 'lease/' || lease_id AS debit, 'bucket/' || bucket_id || '/spent' AS credit, unit,
+                amount FROM ({_CHARGES}) c WHERE proven""",  # noqa: S608
+            f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE credit LIKE 'bucket/%/spent'",  # noqa: S608
+        ),
+    ),
+    Query(
+        "revenue of charges sums to what was recognised, per posting",
+        "SELECT count(*) FROM charge",
+        _same_sums(
+            f"""SELECT posting_id, 'contract_liability/' || bucket_id AS debit, 'revenue/tokens' AS credit,
+                currency AS unit, revenue AS amount FROM ({_CHARGES}) c WHERE proven""",  # noqa: S608
+            f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE credit = 'revenue/tokens'",  # noqa: S608
+        ),
+    ),
+    Query(
+        "unproven charges sum to the loss, per posting",
+        "SELECT count(*) FROM charge WHERE NOT proven",
+        _same_sums(
+            f"""SELECT posting_id, 'loss/unproven' AS debit, 'unproven/delivered' AS credit, unit, amount
+                FROM ({_CHARGES}) c WHERE NOT proven""",  # noqa: S608
+            f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE debit = 'loss/unproven'",  # noqa: S608
+        ),
+    ),
+    Query(
+        "attempts sum to cost and payable, per posting",
+        "SELECT count(*) FROM attempt",
+        _same_sums(
+            """SELECT r.posting_id, 'cost/tokens/' || a.supplier_id AS debit, 'payable/' || a.supplier_id AS credit,
+               a.currency AS unit, a.cost AS amount FROM attempt a JOIN usage_record r USING (journal_id, position)""",
+            f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE debit LIKE 'cost/tokens/%'",  # noqa: S608
+        ),
+    ),
+)

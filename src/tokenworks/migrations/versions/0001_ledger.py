@@ -1,0 +1,141 @@
+"""Tables of the ledger: seals, accounts, postings, transfers, buckets, leases.
+
+Rows are only ever added, except for caches that `tokenworks verify` rebuilds: `seal_stream`, `account.balance` and
+`lease.open`. Transfers, the most numerous rows, have no foreign keys, which would cost more than the row; the checks
+find what they would have refused. The columns `stream` and `seq` of an added row come from the sealed transaction that
+adds it; outside of one the default has no value and the row is refused.
+"""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+SEALED_COLUMNS = """
+    stream text NOT NULL DEFAULT current_setting('tokenworks.stream'),
+    seq bigint NOT NULL DEFAULT current_setting('tokenworks.seq')::bigint
+"""
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    for statement in (SEAL, ACCOUNT, POSTING, BUCKET, LEASE):
+        op.execute(statement)
+
+
+SEAL = """
+CREATE TABLE seal_stream (
+    stream text PRIMARY KEY,
+    seq bigint NOT NULL,
+    digest text NOT NULL
+);
+CREATE TABLE seal (
+    stream text NOT NULL,
+    seq bigint NOT NULL CHECK (seq > 0),
+    previous text NOT NULL,
+    digest text NOT NULL,
+    at_ns bigint NOT NULL,
+    PRIMARY KEY (stream, seq)
+);
+"""
+
+ACCOUNT = f"""
+CREATE TABLE account (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    legal_entity_id text NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    unit text NOT NULL,
+    debit_normal boolean NOT NULL,
+    balance numeric(40, 0) NOT NULL DEFAULT 0 CHECK (balance >= 0),
+    {SEALED_COLUMNS},
+    UNIQUE (code, unit, legal_entity_id)
+) WITH (fillfactor = 70);
+CREATE INDEX account_sealed ON account (stream, seq);
+"""
+
+POSTING = f"""
+CREATE TABLE posting (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL,
+    event_id text COLLATE "C" NOT NULL UNIQUE,
+    body_digest text NOT NULL,
+    legal_entity_id text NOT NULL,
+    at_ns bigint NOT NULL,
+    used_at_ns bigint NOT NULL,
+    detail jsonb NOT NULL,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX posting_sealed ON posting (stream, seq);
+CREATE TABLE transfer (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    posting_id bigint NOT NULL,
+    debit_account_id bigint NOT NULL,
+    credit_account_id bigint NOT NULL,
+    unit text NOT NULL,
+    amount numeric(40, 0) NOT NULL CHECK (amount > 0),
+    {SEALED_COLUMNS},
+    CHECK (debit_account_id <> credit_account_id)
+);
+CREATE INDEX transfer_sealed ON transfer (stream, seq);
+CREATE INDEX transfer_posting ON transfer (posting_id);
+"""
+
+BUCKET = f"""
+CREATE TABLE bucket (
+    id text COLLATE "C" PRIMARY KEY,
+    billing_account_id text NOT NULL,
+    legal_entity_id text NOT NULL,
+    unit text NOT NULL,
+    tariff_id text NOT NULL,
+    valid_from_ns bigint NOT NULL,
+    valid_to_ns bigint NOT NULL,
+    priority integer NOT NULL,
+    tier text NOT NULL,
+    models text[] NOT NULL,
+    granted numeric(40, 0) NOT NULL CHECK (granted > 0),
+    net numeric(40, 0) NOT NULL CHECK (net >= 0),
+    tax numeric(40, 0) NOT NULL CHECK (tax >= 0),
+    currency text NOT NULL,
+    payer text NOT NULL,
+    offer_id text NOT NULL,
+    order_id text NOT NULL,
+    sold_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS},
+    CHECK (valid_from_ns < valid_to_ns)
+);
+CREATE INDEX bucket_sealed ON bucket (stream, seq);
+CREATE INDEX bucket_billing_account ON bucket (billing_account_id, valid_to_ns);
+CREATE INDEX bucket_valid_to ON bucket (valid_to_ns);
+"""
+
+LEASE = f"""
+CREATE TABLE lease (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    worker text NOT NULL,
+    epoch text NOT NULL,
+    sequence bigint NOT NULL,
+    ordinal integer NOT NULL,
+    request_digest text NOT NULL,
+    bucket_id text COLLATE "C" NOT NULL REFERENCES bucket,
+    amount numeric(40, 0) NOT NULL CHECK (amount > 0),
+    granted_at_ns bigint NOT NULL,
+    use_until_ns bigint NOT NULL,
+    linger boolean NOT NULL,
+    open boolean NOT NULL DEFAULT true,
+    {SEALED_COLUMNS},
+    UNIQUE (worker, epoch, sequence, ordinal)
+);
+CREATE INDEX lease_sealed ON lease (stream, seq);
+CREATE INDEX lease_open_by_bucket ON lease (bucket_id) WHERE open;
+CREATE INDEX lease_open_by_deadline ON lease (use_until_ns) WHERE open;
+CREATE TABLE lease_end (
+    lease_id bigint PRIMARY KEY REFERENCES lease,
+    how text NOT NULL CHECK (how IN ('closed', 'reclaimed')),
+    remainder numeric(40, 0) NOT NULL CHECK (remainder >= 0),
+    claimed numeric(40, 0),
+    ended_at_ns bigint NOT NULL,
+    posting_id bigint REFERENCES posting,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX lease_end_sealed ON lease_end (stream, seq);
+"""

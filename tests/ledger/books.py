@@ -1,0 +1,140 @@
+"""A small business for tests of ledger and meter: buckets to sell, leases to ask for, journals to ship."""
+
+from psycopg import AsyncConnection, IsolationLevel
+
+from tokenworks.base.config import Settings
+from tokenworks.base.database import Pool
+from tokenworks.base.journal_frames import frame
+from tokenworks.core import journal
+from tokenworks.core.amounts import MILLION
+from tokenworks.core.bounds import Need
+from tokenworks.core.bucket import Bucket
+from tokenworks.core.journal import Attempt, Closing, Entry, Head, Opening, Reserved
+from tokenworks.core.leasing import Lease, LeaseReply, LeaseRequest
+from tokenworks.core.purse import Charge
+from tokenworks.core.tariff import Tariff, flat
+from tokenworks.core.usage import NONE, Tokens
+from tokenworks.core.wire import ShipReply, ShipRequest
+from tokenworks.ledger import buckets, seal_check, verify
+from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.ledger.seal import SealedTable
+from tokenworks.ledger.store import transaction
+from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
+from tokenworks.ledger.verify import Check
+from tokenworks.meter import verify as meter_verify
+from tokenworks.meter.feed import Feed
+from tokenworks.meter.posting import post_batch
+from tokenworks.meter.tables import SEALED as METER_SEALED
+
+ENTITY = "le"
+SEALED: tuple[SealedTable, ...] = LEDGER_SEALED + METER_SEALED
+TARIFFS = {"plain": Tariff("plain", 1, "token", {"*/*": flat(MILLION)})}
+SETTINGS = Settings(lease_use_ms=1_000, request_longest_ms=1_000, lease_grace_ms=1_000, lease_share_percent=100)
+SECOND = 1_000_000_000
+GRANTED = 10_000_000
+NET, TAX = 9_339_622_642, 560_377_358
+FEED = Feed()
+
+
+def bucket(name: str, account: str = "acc", *, until_s: int = 1_000, priority: int = 100) -> Bucket:
+    return Bucket(name, account, ENTITY, "token", "plain", 0, until_s * SECOND, priority)
+
+
+async def sell(pool: Pool, sold: Bucket, granted: int = GRANTED, net: int = NET, tax: int = TAX) -> int:
+    async with transaction(pool, "shop", 1) as conn:
+        return await buckets.sell(
+            conn,
+            order_id=f"order-{sold.id}",
+            bucket=sold,
+            granted=granted,
+            payer="carrier/sandbox",
+            currency="CNY",
+            net=net,
+            tax=tax,
+            offer_id="offer",
+            at_ns=1,
+        )
+
+
+def ask(sequence: int, tokens: int, account: str = "acc", *, least: int | None = None) -> LeaseRequest:
+    low = tokens if least is None else least
+    return LeaseRequest("gw-0", "e1", sequence, account, "m", Need(tokens, 0), Need(low, 0), Need(0, 0))
+
+
+async def grant(pool: Pool, request: LeaseRequest, now_ns: int = SECOND) -> LeaseReply:
+    return (await LeaseDesk(pool, SETTINGS).grant([request], TARIFFS, now_ns))[0]
+
+
+async def lease(pool: Pool, sequence: int, tokens: int, now_ns: int = SECOND) -> Lease:
+    reply = await grant(pool, ask(sequence, tokens), now_ns)
+    assert reply.refusal is None
+    return reply.leases[0]
+
+
+def charge(held: Lease, tokens: int, unit: str = "token") -> Charge:
+    return Charge(held.lease_id, held.bucket.id, "plain@1", unit, Tokens(tokens), tokens)
+
+
+class Journal:
+    """A worker's journal in memory, and how far it was shipped."""
+
+    def __init__(self, name: str = "j1", worker: str = "gw-0", entity: str = ENTITY) -> None:
+        self.name, self.worker, self.entity = name, worker, entity
+        self.data = b""
+        self.shipped = 0
+        self.requests = 0
+        self.add(Head(name, worker, 1))
+
+    def add(self, entry: Entry) -> int:
+        position = len(self.data)
+        self.data += frame(journal.encode(entry))
+        return position
+
+    def open(self, *held: Lease, account: str = "acc", amount: int = 10) -> int:
+        self.requests += 1
+        reserved = tuple(Reserved(one.lease_id, one.bucket.id, one.bucket.unit, amount) for one in held)
+        return self.add(
+            Opening(f"req-{self.name}-{self.requests}", 5, self.entity, account, "key", "m", True, 90, 10, reserved)
+        )
+
+    def close(self, opening: int, *charges: Charge, cost: int = 3, reported: bool = True) -> int:
+        tokens = sum((one.tokens for one in charges), NONE)
+        attempt = Attempt("ep", "sup", "buy@1", "CNY", tokens, cost, "finished", 1, 2, 3)
+        both = (tokens, tokens if reported else None)
+        return self.add(Closing(opening, 9, "finished", "reported", tokens, *both, ("odd",), charges, (attempt,), 2))
+
+    def rest(self, *, final: bool = False) -> ShipRequest:
+        return ShipRequest(self.name, self.worker, self.shipped, self.data[self.shipped :], final)
+
+    async def ship(self, pool: Pool, now_ns: int = SECOND, *, final: bool = False) -> ShipReply:
+        reply = await post_batch(pool, self.rest(final=final), now_ns, FEED)
+        self.shipped = max(self.shipped, reply.posted_through)
+        return reply
+
+
+async def verified(conn: AsyncConnection, sealed: tuple[SealedTable, ...] = SEALED) -> list[Check]:
+    return [
+        *await verify.checks(conn),
+        *await meter_verify.checks(conn),
+        *await seal_check.seal_checks(conn, sealed),
+    ]
+
+
+async def faults(pool: Pool) -> list[Check]:
+    """The checks that are not fine."""
+    async with pool.connection() as conn:
+        await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        await conn.set_read_only(True)
+        try:
+            return [check for check in await verified(conn) if not check.ok]
+        finally:
+            await conn.rollback()
+            await conn.set_isolation_level(None)
+            await conn.set_read_only(None)
+
+
+async def balances(pool: Pool) -> dict[str, int]:
+    """Every account that is not at zero."""
+    async with pool.connection() as conn:
+        rows = await (await conn.execute("SELECT code, balance FROM account WHERE balance <> 0")).fetchall()
+        return {str(code): int(balance) for code, balance in rows}

@@ -1,0 +1,146 @@
+"""Random histories through the real store against an auditor: a much smaller model of the money that shares no code."""
+
+from fractions import Fraction
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ledger.books import SECOND, SETTINGS, TARIFFS, Journal, ask, bucket, charge, faults, sell
+from tokenworks.base import ids
+from tokenworks.base.database import Pool
+from tokenworks.core.journal import LeaseClose
+from tokenworks.core.leasing import Lease
+from tokenworks.ledger.balance import accounts, wallet
+from tokenworks.ledger.buckets import expire_due
+from tokenworks.ledger.leases import LeaseDesk
+
+GRANTED, NET, VALID_S = 997, 10_007, 20
+
+
+class Auditor:
+    """One bucket, from the customer's side: what is left, what is out, what was used, what ran out."""
+
+    def __init__(self) -> None:
+        self.left, self.spent, self.expired, self.lost = GRANTED, 0, 0, 0
+        self.out: dict[int, int] = {}
+
+    def lend(self, lease_id: int, amount: int) -> None:
+        self.left -= amount
+        self.out[lease_id] = amount
+
+    def use(self, lease_id: int, amount: int) -> None:
+        if self.out.get(lease_id, -1) >= amount:
+            self.out[lease_id] -= amount
+            self.spent += amount
+        else:
+            self.lost += amount
+
+    def give_back(self, lease_id: int) -> None:
+        self.left += self.out.pop(lease_id, 0)
+
+    def run_out(self) -> None:
+        self.expired, self.left = self.expired + self.left, 0
+
+    def owed(self) -> int:
+        """What we still owe the customer, rounded half up from the exact share earned."""
+        return NET - int(Fraction(NET * (self.spent + self.expired), GRANTED) + Fraction(1, 2))
+
+
+class History:
+    """The same happenings told to the store and to the auditor."""
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        self.pool, self.name, self.auditor, self.now = pool, name, Auditor(), SECOND
+        self.desk = LeaseDesk(pool, SETTINGS)
+        self.book = Journal(f"journal-{name}", name)
+        self.asked = 0
+        self.leases: list[Lease] = []
+        self.granted_at: dict[int, int] = {}
+        self.open: list[int] = []
+
+    async def step(self, kind: str, number: int) -> None:
+        match kind:
+            case "lend":
+                await self.lend(number)
+            case "open":
+                self.open.append(self.book.open(account=self.name))
+            case "use" if self.open and self.leases:
+                self.use(number)
+            case "give back" if self.leases:
+                held = self.leases.pop(number % len(self.leases))
+                self.book.add(LeaseClose(held.lease_id, self.auditor.out.get(held.lease_id, 0)))
+                self.auditor.give_back(held.lease_id)
+            case "wait":
+                await self.wait(number)
+            case _:
+                await self.ship()
+
+    async def lend(self, number: int) -> None:
+        await self.ship()
+        self.asked += 1
+        request = ask(self.asked, 1 + number, self.name, least=1)
+        (reply,) = await self.desk.grant([request], TARIFFS, self.now)
+        for one in reply.leases:
+            self.leases.append(one)
+            self.granted_at[one.lease_id] = self.now
+            self.auditor.lend(one.lease_id, one.amount)
+
+    def use(self, number: int) -> None:
+        held = self.leases[number % len(self.leases)]
+        amount = min(number, self.auditor.out.get(held.lease_id, number))
+        self.auditor.use(held.lease_id, amount)
+        self.book.close(self.open.pop(), charge(held, amount))
+
+    async def wait(self, number: int) -> None:
+        """Time passes; silent leases are reclaimed, and what is over expires."""
+        await self.ship()
+        self.now += number * SECOND // 40
+        await self.desk.reclaim_due(self.now)
+        for lease_id in list(self.auditor.out):
+            use_until = min(self.granted_at[lease_id] + SECOND, VALID_S * SECOND)
+            if self.now >= use_until + 2 * SECOND:
+                self.auditor.give_back(lease_id)
+        await expire_due(self.pool, self.now)
+        if self.now >= VALID_S * SECOND:
+            self.auditor.run_out()
+
+    async def ship(self) -> None:
+        assert (await self.book.ship(self.pool, self.now)).fault == ""
+
+    async def compare(self) -> None:
+        await self.ship()
+        told = self.auditor
+        async with self.pool.connection() as conn:
+            (shown,) = await wallet(conn, self.name)
+            owed = {line.code: line.balance for line in await accounts(conn, f"contract_liability/{self.name}")}
+        assert (shown.available, shown.leased, shown.spent, shown.expired) == (
+            told.left,
+            sum(told.out.values()),
+            told.spent,
+            told.expired,
+        )
+        assert owed == {f"contract_liability/{self.name}": told.owed()}
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["lend", "open", "use", "use", "open", "give back", "wait", "ship"]), st.integers(0, 400)
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_the_ledger_agrees_with_the_auditor(database: Pool, steps: Any) -> None:
+    name = ids.new("acc")
+    await sell(database, bucket(name, name, until_s=VALID_S), granted=GRANTED, net=NET)
+    history = History(database, name)
+    for kind, number in steps:
+        await history.step(kind, number)
+    await history.compare()
+    await history.wait(40 * VALID_S)
+    await history.compare()
+    assert await faults(database) == []

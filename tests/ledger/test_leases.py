@@ -1,0 +1,140 @@
+"""The lease desk: one transaction for many requests, the same lease for the same request, silent workers."""
+
+import asyncio
+
+import msgspec
+import psycopg
+
+from ledger.books import GRANTED, SECOND, SETTINGS, TARIFFS, Journal, ask, balances, bucket, charge, faults, lease, sell
+from tokenworks.base.bus import Bus
+from tokenworks.base.database import Pool
+from tokenworks.core.journal import LeaseClose
+from tokenworks.core.leasing import LeaseReply, LeaseRequest
+from tokenworks.core.refusals import Code
+from tokenworks.core.wire import LEASE_REQUEST
+from tokenworks.ledger.balance import wallet
+from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.ledger.service import LeaseService
+
+
+async def grant(pool: Pool, *requests: LeaseRequest, now_ns: int = SECOND) -> list[LeaseReply]:
+    return await LeaseDesk(pool, SETTINGS).grant(requests, TARIFFS, now_ns)
+
+
+def amounts(reply: LeaseReply) -> list[int]:
+    return [one.amount for one in reply.leases]
+
+
+def code(reply: LeaseReply) -> Code | None:
+    return reply.refusal.code if reply.refusal else None
+
+
+async def test_a_lease_moves_from_available(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    (reply,) = await grant(database, ask(1, 1_000))
+    assert (amounts(reply), reply.leases[0].use_for_ns) == ([1_000], SECOND)
+    left = await balances(database)
+    assert (left["bucket/b/available"], left[f"lease/{reply.leases[0].lease_id}"]) == (GRANTED - 1_000, 1_000)
+    async with database.connection() as conn:
+        assert [(shown.available, shown.leased) for shown in await wallet(conn, "acc")] == [(GRANTED - 1_000, 1_000)]
+    assert await faults(database) == []
+
+
+async def test_the_same_request_gets_the_same_lease_and_less_time(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    request = ask(1, 1_000)
+    first, beside = await grant(database, request, request)
+    (again,) = await grant(database, request, now_ns=SECOND + 7)
+    assert first == beside
+    shorter = tuple(msgspec.structs.replace(one, use_for_ns=one.use_for_ns - 7) for one in first.leases)
+    assert again.leases == shorter
+    different = ask(1, 1_001)
+    assert [code(reply) for reply in await grant(database, different)] == [Code.LEASE_CONFLICT]
+    both = await grant(database, ask(2, 5), ask(2, 6))
+    assert [code(reply) for reply in both] == [None, Code.LEASE_CONFLICT]
+    assert (await balances(database))["bucket/b/available"] == GRANTED - 1_005
+
+
+async def test_requests_of_one_transaction_share_what_is_there(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=100)
+    replies = await grant(database, ask(1, 60), ask(2, 60, least=10), ask(3, 1), ask(4, 1, "nobody"))
+    assert [amounts(reply) for reply in replies] == [[60], [40], [], []]
+    assert [code(reply) for reply in replies] == [None, None, Code.BALANCE_RESERVED, Code.NO_MATCHING_BUCKET]
+    assert await faults(database) == []
+
+
+async def test_used_up_when_nothing_can_come_back(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=100)
+    held = await lease(database, 1, 100)
+    book = Journal()
+    book.close(book.open(held), charge(held, 100))
+    book.add(LeaseClose(held.lease_id, 0))
+    await book.ship(database)
+    assert [code(reply) for reply in await grant(database, ask(2, 1))] == [Code.BALANCE_USED_UP]
+    assert await faults(database) == []
+
+
+async def test_draw_order_over_buckets_and_validity(database: Pool) -> None:
+    await sell(database, bucket("late", until_s=90), granted=10)
+    await sell(database, bucket("soon", until_s=80), granted=10)
+    await sell(database, bucket("first", priority=1), granted=10)
+    await sell(database, bucket("past", until_s=1, priority=0), granted=10)
+    (reply,) = await grant(database, ask(1, 25))
+    assert [(one.bucket.id, one.amount) for one in reply.leases] == [("first", 10), ("soon", 10), ("late", 5)]
+    (edge,) = await grant(database, ask(2, 1), now_ns=90 * SECOND - 3)
+    assert [one.use_for_ns for one in edge.leases] == [3]
+
+
+async def test_many_workers_at_once_never_lease_more_than_there_is(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=100)
+    replies = await asyncio.gather(*(grant(database, ask(n, 30, least=1)) for n in range(1, 9)))
+    assert sum(sum(amounts(reply)) for (reply,) in replies) == 100
+    assert await faults(database) == []
+
+
+async def test_a_silent_worker_loses_its_lease_with_what_is_on_it(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=100)
+    held = await lease(database, 1, 50)
+    spent = await lease(database, 2, 50)
+    book = Journal()
+    book.close(book.open(held), charge(held, 20))
+    book.close(book.open(spent), charge(spent, 50))
+    await book.ship(database)
+    desk = LeaseDesk(database, SETTINGS)
+    assert [await desk.reclaim_due(at * SECOND) for at in (3, 4, 5)] == [0, 2, 0]
+    assert (await balances(database))["bucket/b/available"] == 30
+    book.add(LeaseClose(held.lease_id, 30))
+    await book.ship(database)
+    assert (await balances(database))["bucket/b/available"] == 30
+    assert await faults(database) == []
+
+
+async def test_requests_over_the_bus_are_answered_together(database: Pool, bus: Bus) -> None:
+    await sell(database, bucket("b"))
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    await service.start()
+    asked = [bus.request(LEASE_REQUEST, msgspec.msgpack.encode(ask(n, 10))) for n in range(40)]
+    replies = [msgspec.msgpack.decode(answer, type=LeaseReply) for answer in await asyncio.gather(*asked)]
+    await service.stop()
+    # The clock of the service is real and these buckets are long past: what matters is that each got its answer.
+    assert {code(reply) for reply in replies} == {Code.NO_MATCHING_BUCKET}
+
+
+async def test_waiting_requests_share_a_transaction(database: Pool, bus: Bus) -> None:
+    await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    replies = await asyncio.gather(*(service.ask(ask(n, 10)) for n in range(20)))
+    assert {tuple(amounts(reply)) for reply in replies} == {(10,)}
+    async with database.connection() as conn:
+        rows = await conn.execute("SELECT count(*) FROM seal WHERE stream = 'lease'")
+        assert await rows.fetchall() == [(1,)]
+
+
+async def test_a_database_that_is_away_is_a_refusal(database_url: str, database: Pool, bus: Bus) -> None:
+    await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+        await conn.execute("ALTER TABLE seal_stream RENAME TO away")
+        assert code(await service.ask(ask(1, 10))) == Code.LEASE_UNAVAILABLE
+        await conn.execute("ALTER TABLE away RENAME TO seal_stream")
+    assert amounts(await service.ask(ask(1, 10))) == [10]
