@@ -1,0 +1,71 @@
+# Needs Python 3.11 or newer with venv and pip, and nothing else. Everything installed goes into .boot and .venv here.
+
+PYTHON3 ?= python3
+UV_VERSION := 0.13.9
+UV := .boot/bin/uv
+BIN := .venv/bin
+LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
+INSTALL := $(UV) pip install -q --python $(BIN)/python --require-hashes --no-deps
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := up
+.PHONY: up demo test check fmt lock clean
+
+up: .venv/runtime
+	@$(BIN)/tokenworks up
+
+demo: .venv/runtime
+	@$(BIN)/tokenworks demo
+
+test: .venv/development /usr/bin/chromium
+	@$(BIN)/pytest -q
+
+check: .venv/development
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format -q --check
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest -q tests/house
+
+fmt: .venv/development
+	@$(BIN)/ruff check -q --fix
+	@$(BIN)/ruff format -q
+
+lock: $(UV)
+	@$(LOCK) -o requirements.lock
+	@$(LOCK) --group dev -o requirements-dev.lock
+
+# The data folder stays: it holds the books.
+clean:
+	rm -rf .boot .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
+
+$(UV):
+	@echo "installing uv $(UV_VERSION)"
+	@$(PYTHON3) -m venv .boot
+	@.boot/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+# The package is put on the path by hand: installing it would fetch a build backend that no lock file names.
+.venv/tokenworks: $(UV)
+	@test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON3) .venv
+	@echo "$(CURDIR)/src" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tokenworks.pth"
+	@printf '#!%s\nimport sys\n\nfrom tokenworks.cli import main\n\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/tokenworks
+	@chmod +x $(BIN)/tokenworks
+	@touch $@
+
+.venv/runtime: .venv/tokenworks requirements.lock
+	@echo "installing the packages of requirements.lock"
+	@$(INSTALL) -r requirements.lock
+	@touch $@
+
+.venv/development: .venv/tokenworks requirements-dev.lock
+	@echo "installing the packages of requirements-dev.lock"
+	@$(INSTALL) -r requirements-dev.lock
+	@touch .venv/runtime $@
+
+/usr/bin/chromium:
+	@test "$$(id -u)" = 0 || { echo "the tests of the pages need Debian's chromium: apt-get install chromium" >&2; exit 1; }
+	@echo "installing chromium"
+	@apt-get -qq update
+	@DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends chromium > /dev/null

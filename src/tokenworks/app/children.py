@@ -1,0 +1,163 @@
+"""Children of the supervisor: started, watched, started again when they end, and stopped in good order.
+
+Also the contract between the supervisor and the processes it starts with Python:
+
+    python -m tokenworks.app.gateway  --listen-fd N --ready-fd M --index I
+    python -m tokenworks.app.office   --listen-fd N --ready-fd M
+    python -m tokenworks.plant.engine --ready-fd M
+
+`N` is a listening, non-blocking TCP socket, the same one in every worker and in a worker's successor. When the
+process answers, it writes the line `ready` to descriptor `M` and closes it. All settings come through the
+environment. SIGTERM asks it to stop: it accepts no more (closing its `N`), finishes what runs within `drain_ms`, and
+exits with 0. SIGINT never reaches it. It gets SIGTERM too when the supervisor dies.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+
+from tokenworks.base import clock, log, processes
+from tokenworks.base.config import Settings, environment
+from tokenworks.base.processes import Program, Service, StartFault
+
+_log = log.get(__name__)
+
+
+class PythonChild:
+    """A Python module run as a process, ready when it says so through a pipe."""
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(
+        self, name: str, module: str, settings: Settings, *, listen_fd: int | None = None, index: int | None = None
+    ):
+        self.name = name
+        self._module = module
+        self._settings = settings
+        self._listen_fd = listen_fd
+        self._index = index
+        self._pipe = -1
+
+    async def spawn(self) -> asyncio.subprocess.Process:
+        """Start the module with its descriptors named in the arguments."""
+        self._close_pipe()
+        self._pipe, ready_fd = os.pipe()
+        argv = [sys.executable, "-P", "-m", self._module, "--ready-fd", str(ready_fd)]
+        descriptors = [ready_fd]
+        if self._listen_fd is not None:
+            argv += ["--listen-fd", str(self._listen_fd)]
+            descriptors.append(self._listen_fd)
+        if self._index is not None:
+            argv += ["--index", str(self._index)]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWORKS_")}
+        environ = inherited | environment(self._settings)
+        try:
+            return await processes.spawn(
+                Program(argv=tuple(argv), environ=environ, descriptors=tuple(descriptors), stop_signal=self.stop_signal)
+            )
+        finally:
+            os.close(ready_fd)
+
+    async def ready(self, process: asyncio.subprocess.Process) -> None:
+        """Return when the process wrote its line; a closed pipe without one means that it is ending."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._pipe, readable.set)
+        try:
+            await readable.wait()
+            said = os.read(self._pipe, 64)
+        finally:
+            loop.remove_reader(self._pipe)
+            self._close_pipe()
+        if not said.startswith(b"ready"):
+            ended = processes.how_it_ended(await process.wait())
+            raise StartFault(f"the {self.name} stopped while it was starting ({ended}); the lines above say why")
+
+    def _close_pipe(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+class Child:
+    """One service kept alive. `restarted` is called each time it is ready again after it ended."""
+
+    def __init__(self, service: Service, settings: Settings, restarted: Callable[[], None] | None = None) -> None:
+        self.name = service.name
+        self._service = service
+        self._settings = settings
+        self._restarted = restarted
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while there is none."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start it, wait until it is ready, and watch it from then on."""
+        await self._begin()
+        self._watch = asyncio.create_task(self._keep_alive())
+
+    async def stop(self) -> None:
+        """Ask it to end and wait for it; also when it never became ready."""
+        if self._watch:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        await self._end()
+
+    async def _begin(self) -> None:
+        self._process = await self._service.spawn()
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_ms / 1000):
+                await self._service.ready(self._process)
+        except TimeoutError as fault:
+            raise StartFault(f"the {self.name} was not ready after {self._settings.start_timeout_ms} ms") from fault
+
+    async def _end(self) -> None:
+        if self._process is None or self._process.returncode is not None:
+            return
+        patience_ms = self._settings.stop_timeout_ms + self._settings.drain_ms
+        if not await processes.stop(self._process, self._service.stop_signal, patience_ms):
+            _log.warning("killed a process that did not end", extra={"child": self.name, "after_ms": patience_ms})
+
+    async def _keep_alive(self) -> None:
+        pause_ms = self._settings.restart_pause_ms
+        while self._process:
+            since_ns = clock.boot_ns()
+            ended = processes.how_it_ended(await self._process.wait())
+            if clock.boot_ns() - since_ns > self._settings.restart_pause_max_ms * 2 * clock.MS:
+                pause_ms = self._settings.restart_pause_ms
+            _log.warning(
+                "a process ended, starting it again", extra={"child": self.name, "ended": ended, "in_ms": pause_ms}
+            )
+            await asyncio.sleep(pause_ms / 1000)
+            pause_ms = min(pause_ms * 2, self._settings.restart_pause_max_ms)
+            await self._begin_again()
+
+    async def _begin_again(self) -> None:
+        try:
+            await self._begin()
+        except (StartFault, OSError) as fault:
+            _log.error("a process did not start: %s", fault, extra={"child": self.name})
+            await self._end()
+        else:
+            _log.info("a process is ready again", extra={"child": self.name, "pid": self.pid})
+            if self._restarted:
+                self._restarted()
+
+
+async def all_of(awaitables: Iterable[Awaitable[None]]) -> None:
+    """Wait for all; the first fault ends the others and is raised as it is, not in a group."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

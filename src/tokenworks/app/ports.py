@@ -1,0 +1,73 @@
+"""Listening sockets and free ports, taken by the parent before any child starts, so that a port in use is said at once.
+
+The parent keeps the sockets of gateway and office open and hands them to its children: while a child is replaced,
+connections wait in the socket's queue and none is refused.
+"""
+
+import asyncio
+import errno
+import socket
+
+from tokenworks.base.processes import StartFault
+
+_BACKLOG = 4096
+_TRIES = 10
+_PAUSE_S = 0.1
+
+
+async def listen(host: str, port: int, variable: str) -> socket.socket:
+    """A listening socket; `variable` is the setting to name when the port is taken. Port 0 gives a free one."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return _bind(host, port)
+        except OSError as fault:
+            # A system that was killed a moment ago may still be letting go of the port.
+            if fault.errno != errno.EADDRINUSE or attempt == _TRIES:
+                raise StartFault(_sentence(fault, host, port, variable)) from fault
+        await asyncio.sleep(_PAUSE_S)
+    raise AssertionError("the last try returns or raises")
+
+
+async def free_port(port: int, variable: str) -> int:
+    """The port on loopback if it is free, any free one for 0. For servers that open their port themselves."""
+    with await listen("127.0.0.1", port, variable) as probe:
+        return port_of(probe)
+
+
+def port_of(listener: socket.socket) -> int:
+    """The port a socket listens on."""
+    return int(listener.getsockname()[1])
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    """What a browser on this machine is given to reach the socket."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - this is what such a host is replaced by
+    return f"http://{f'[{here}]' if ':' in here else here}:{port_of(listener)}"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _sentence(fault: OSError, host: str, port: int, variable: str) -> str:
+    if isinstance(fault, socket.gaierror):
+        return f"TOKENWORKS_HOST: there is no address for {host!r}"
+    if fault.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is in use; stop what uses it or set {variable} to another port (0 takes a free one)"
+        )
+    if fault.errno == errno.EADDRNOTAVAIL:
+        return f"TOKENWORKS_HOST: this machine does not have the address {host!r}"
+    if fault.errno == errno.EACCES:
+        return f"no permission to listen on port {port}; set {variable} to a port above 1023"
+    return f"cannot listen on {host} port {port}: {fault.strerror}"

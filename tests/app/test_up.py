@@ -1,0 +1,194 @@
+"""The supervisor as a process: starting, answering, surviving its children, stopping, and saying why it cannot start.
+
+PostgreSQL and NATS are real; office, workers and engine are stand-ins, so that this is about supervision alone.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from tokenworks.app import claim
+from tokenworks.app.claim import Running
+from tokenworks.base import clock, config
+from tokenworks.base.config import Settings
+
+T = TypeVar("T")
+HERE = Path(__file__).parent
+PATIENCE_S = 30
+
+
+def settings(data: Path, **given: int | str) -> Settings:
+    free = {"gateway_port": 0, "office_port": 0, "engine_port": 0, "nats_port": 0, "restart_pause_ms": 1}
+    return msgspec.convert(free | {"data_dir": str(data)} | given, Settings)
+
+
+@contextmanager
+def start(wanted: Settings, **environ: str) -> Generator[subprocess.Popen[str]]:
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE)}
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "up_with_standins.py")],
+        env=inherited | config.environment(wanted) | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def up(wanted: Settings) -> Generator[tuple[subprocess.Popen[str], Running]]:
+    with start(wanted) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=PATIENCE_S)[1]
+        try:
+            yield process, msgspec.json.decode(line, type=Running)
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE_S)
+
+
+def refused(wanted: Settings, **environ: str) -> str:
+    with start(wanted, **environ) as process:
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+def ask(url: str) -> int:
+    """The pid of whoever answers."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        return int(connection.recv(100))
+
+
+def until(look: Callable[[], T]) -> T:
+    """Look again and again until there is something."""
+    deadline_ns = clock.boot_ns() + PATIENCE_S * clock.SECOND
+    while clock.boot_ns() < deadline_ns:
+        if found := look():
+            return found
+        os.sched_yield()
+    raise AssertionError("nothing came")
+
+
+def has_claimed(data: Path, pid: int) -> bool:
+    """It has the data folder, and with it its signal handlers."""
+    try:
+        return (data / "lock").read_text().strip() == str(pid)
+    except FileNotFoundError:
+        return False
+
+
+def alive(pid: int) -> bool:
+    """A process that ended and was not collected by its new parent yet counts as gone."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_everything_answers_and_is_announced(scratch: Path) -> None:
+    data = scratch / "up"
+    with up(settings(data)) as (process, running):
+        assert set(running.pids) == {"postgres", "nats", "engine", "office", "worker-0", "worker-1"}
+        assert ask(running.addresses["office"]) == running.pids["office"]
+        assert ask(running.addresses["gateway"]) in (running.pids["worker-0"], running.pids["worker-1"])
+        assert claim.running_on(data) == running
+        for name in ("admin-token", "nats-token", "engine-key"):
+            assert (data / "secrets" / name).stat().st_mode & 0o777 == 0o600
+            assert (data / "secrets" / name).read_text().strip() not in (data / "run" / "up.json").read_text()
+        assert f"process {process.pid}" in refused(settings(data))
+    assert process.returncode == 0
+    assert claim.running_on(data) is None
+    assert not (data / "run" / "up.json").exists()
+    assert [name for name, pid in running.pids.items() if alive(pid)] == []
+
+
+def test_children_that_are_killed_come_back_and_nobody_is_refused(scratch: Path) -> None:
+    killed = ("worker-0", "office", "nats", "postgres")
+    with up(settings(scratch / "up", workers=1)) as (_, running):
+        for name in killed:
+            os.kill(running.pids[name], signal.SIGKILL)
+        until(lambda: not any(alive(running.pids[name]) for name in killed))
+        assert ask(running.addresses["gateway"]) != running.pids["worker-0"]
+        assert ask(running.addresses["office"]) != running.pids["office"]
+
+        def all_back() -> bool:
+            now = claim.running_on(scratch / "up")
+            return now is not None and all(now.pids[name] not in (0, running.pids[name]) for name in killed)
+
+        until(all_back)
+
+
+def test_a_supervisor_that_is_killed_takes_its_children_along_and_can_be_started_again(scratch: Path) -> None:
+    data = scratch / "up"
+    with up(settings(data, workers=1)) as (process, before):
+        # With the same ports again: what the killed one still holds must be let go in time.
+        ports = {
+            f"{name}_port": int(before.addresses[name].rpartition(":")[2]) for name in ("gateway", "nats", "engine")
+        }
+        process.kill()
+        process.wait()
+        assert claim.running_on(data) is None
+        with up(settings(data, workers=1, **ports)) as (_, after):
+            assert after.addresses["gateway"] == before.addresses["gateway"]
+            until(lambda: not any(alive(pid) for pid in before.pids.values()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_it_also_while_it_is_starting(scratch: Path, number: signal.Signals) -> None:
+    data = scratch / "up"
+    with start(settings(data)) as process:
+        until(lambda: has_claimed(data, process.pid))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, "Traceback" in err) == (0, False), err
+    assert "stopped" in err.splitlines()[-1]
+    assert out == "" or not alive(msgspec.json.decode(out, type=Running).pids["postgres"])
+
+
+def test_a_child_that_cannot_start_is_named(scratch: Path) -> None:
+    said = refused(settings(scratch / "up"), STANDIN_FAILS="yes")
+    assert said.endswith("stopped while it was starting (exit code 1); the lines above say why")
+
+
+@pytest.mark.parametrize("name", ["gateway", "nats"])
+def test_a_port_in_use_is_named_with_its_setting(scratch: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(settings(scratch / "up", **{f"{name}_port": port}))
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert f"TOKENWORKS_{name.upper()}_PORT" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"database_url": "postgresql://me:hush@127.0.0.1:9/x"}, "the database at 127.0.0.1:9/x cannot be used"),
+        ({"nats_url": "nats://127.0.0.1:9"}, "NATS at nats://127.0.0.1:9 cannot be used"),
+        ({"host": "192.0.2.1"}, "this machine does not have the address '192.0.2.1'"),
+        ({"host": "no-such-host.invalid"}, "there is no address for 'no-such-host.invalid'"),
+        ({"data_dir": "/proc/nowhere"}, "/proc/nowhere"),
+        ({"data_dir": "/dev/null"}, "/dev/null"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_sentence(scratch: Path, given: dict[str, str], said: str) -> None:
+    sentence = refused(settings(scratch / "up", **given))
+    assert sentence.startswith("tokenworks: ")
+    assert said in sentence
+    assert "hush" not in sentence

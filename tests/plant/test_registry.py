@@ -1,0 +1,122 @@
+"""Models and endpoints: addresses in one form, states, what the catalog sees."""
+
+import msgspec
+import pytest
+
+from tokenworks.base.database import Pool
+from tokenworks.core.bounds import InputBound
+from tokenworks.core.commands import CommandCode, CommandRefused
+from tokenworks.core.snapshot import Model
+from tokenworks.plant import models, registry
+from tokenworks.plant.addresses import base_url
+from tokenworks.plant.registry import EndpointRecord
+from tokenworks.supply import suppliers
+from tokenworks.supply.suppliers import Supplier
+
+MODEL = Model("Org/m-1", 4096, 1024, "Org", 1_700_000_000, InputBound(1, 2, 3, 400), 3)
+ENDPOINT = EndpointRecord(
+    id="e1",
+    site="main",
+    supplier_id="sup",
+    model_id=MODEL.id,
+    base_url="https://engine.example/v1/",
+    upstream_model="m-1",
+    api_key="secret",
+    purchase_tariff_id="e1",
+    disconnect="drain",
+    state="in_service",
+    created_at_ns=5,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://127.0.0.1:8702/v1", "http://127.0.0.1:8702/v1"),
+        ("HTTPS://Engine.Example/v1/", "https://engine.example/v1"),
+        ("https://engine.example", "https://engine.example"),
+        ("http://[::1]:80/a/b//", "http://[::1]:80/a/b"),
+    ],
+)
+def test_a_base_url_is_brought_to_one_form(given: str, kept: str) -> None:
+    assert base_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "engine.example/v1",
+        "ftp://engine.example",
+        "http://",
+        "http:///v1",
+        "https://user:pass@engine.example/v1",
+        "https://engine.example/v1?key=1",
+        "https://engine.example/v1#x",
+        "https://engine.example/v1/chat/completions",
+        "https://engine.example/v1/chat/completions/",
+        "https://engine.example:99999/v1",
+        "https://engine.example /v1",
+        " https://engine.example/v1",
+        "https://engine.example/v1\r\nHost: other",
+        "http://[::1/v1",
+        "https://éngine.example/v1",
+    ],
+)
+def test_a_base_url_that_cannot_be_called_is_refused(given: str) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        base_url(given)
+    assert refused.value.field == "base_url"
+
+
+async def test_the_life_of_an_endpoint(database: Pool) -> None:
+    async with database.connection() as connection:
+        await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
+        assert await models.add(connection, MODEL) == MODEL
+        added = await registry.add(connection, ENDPOINT)
+        assert added == msgspec.structs.replace(ENDPOINT, base_url="https://engine.example/v1")
+        assert await models.everything(connection) == [MODEL]
+        assert await registry.in_service(connection) == [added]
+        out = await registry.set_state(connection, "e1", "out_of_service")
+        assert out.state == "out_of_service"
+        assert await registry.in_service(connection) == []
+        assert await registry.listed(connection, 10, "") == [out]
+        moved = await registry.move(connection, "e1", "http://127.0.0.1:9", "other")
+        assert (moved.base_url, moved.api_key, moved.state) == ("http://127.0.0.1:9", "other", "out_of_service")
+
+
+async def test_what_is_refused(database: Pool) -> None:
+    changed = msgspec.structs.replace
+    async with database.connection() as connection:
+        await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
+        await models.add(connection, MODEL)
+        await registry.add(connection, ENDPOINT)
+        for wrong, field in (
+            (changed(ENDPOINT, id="E 1"), "id"),
+            (changed(ENDPOINT, site=""), "site"),
+            (changed(ENDPOINT, upstream_model=""), "upstream_model"),
+            (changed(ENDPOINT, api_key="line\nbreak"), "api_key"),
+        ):
+            with pytest.raises(CommandRefused) as refused:
+                await registry.add(connection, wrong)
+            assert refused.value.field == field
+        for model in (
+            changed(MODEL, id="a b"),
+            changed(MODEL, id="n", context_window=0),
+            changed(MODEL, output_max=5000),
+        ):
+            with pytest.raises(CommandRefused) as refused:
+                await models.add(connection, model)
+            assert refused.value.code is CommandCode.INVALID
+        for again in (registry.add(connection, ENDPOINT), models.add(connection, MODEL)):
+            with pytest.raises(CommandRefused) as refused:
+                await again
+            assert refused.value.code is CommandCode.CONFLICT
+        for missing in (
+            registry.get(connection, "e2"),
+            models.get(connection, "m"),
+            registry.set_state(connection, "e2", "in_service"),
+        ):
+            with pytest.raises(CommandRefused) as refused:
+                await missing
+            assert refused.value.code is CommandCode.NOT_FOUND
