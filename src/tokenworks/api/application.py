@@ -1,0 +1,49 @@
+"""The office's web application: all routes under `/api/v1` behind the admin token, and what needs none."""
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from tokenworks.api import (
+    billing,
+    books,
+    catalog,
+    errors,
+    parties,
+    purchasing,
+    sales,
+    sandbox_carrier,
+    service,
+    usage,
+)
+from tokenworks.api.office import OfficeContext, require_admin
+
+_ROUTERS = (
+    parties.router,
+    catalog.router,
+    sales.router,
+    usage.router,
+    billing.router,
+    purchasing.router,
+    books.router,
+    service.router,
+)
+
+
+def create(office: OfficeContext) -> FastAPI:
+    """The application. The sandbox carrier is part of it unless the settings name a real carrier."""
+    app = FastAPI(
+        title="Tokenworks management API",
+        version=office.version,
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.state.office = office
+    errors.install(app)
+    management = APIRouter(prefix="/api/v1", dependencies=[Depends(require_admin)])
+    for router in _ROUTERS:
+        management.include_router(router)
+    app.include_router(management)
+    app.include_router(service.probes)
+    if not office.settings.carrier_url:
+        app.include_router(sandbox_carrier.router(office.pool, office.wall_ns))
+    return app

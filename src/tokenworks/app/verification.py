@@ -1,0 +1,77 @@
+"""All checks of the books together, on a running system, a stopped data folder, or a database by URL; read-only.
+
+What must hold is said by the rooms that own the tables; this module only finds the database and asks each of them.
+"""
+
+import msgspec
+from psycopg import IsolationLevel
+
+from tokenworks.app import claim
+from tokenworks.app.services import services
+from tokenworks.base import clock, database
+from tokenworks.base.config import Settings
+from tokenworks.ledger import tables as ledger_tables
+from tokenworks.ledger import verify as ledger_verify
+from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.seal_check import seal_checks
+from tokenworks.ledger.verify import Check
+from tokenworks.meter import tables as meter_tables
+from tokenworks.meter import verify as meter_verify
+from tokenworks.shop import sealed as shop_sealed
+from tokenworks.shop import verify as shop_verify
+from tokenworks.supply import sealed as supply_sealed
+
+SEALED = (*ledger_tables.SEALED, *meter_tables.SEALED, *supply_sealed.SEALED, *shop_sealed.SEALED)
+"""Every sealed table of every room: a seal covers whatever its transaction added, wherever."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All checks of one moment. `database` is the URL without its password."""
+
+    ok: bool
+    database: str
+    checked_at: str
+    checks: tuple[Check, ...]
+
+
+class NothingToVerify(Exception):
+    """There is no database of Tokenworks where one was looked for; the text is one sentence."""
+
+
+async def _seals(connection: Connection) -> list[Check]:
+    return await seal_checks(connection, SEALED)
+
+
+CHECKS = (ledger_verify.checks, meter_verify.checks, shop_verify.checks, _seals)
+"""Every check of every room, to be run one after another in one REPEATABLE READ transaction."""
+
+
+async def of_database(url: str) -> Report:
+    """Check a database that can be reached."""
+    revision, newest = await database.check(url), database.newest_revision()
+    if revision != newest:
+        raise NothingToVerify(
+            f"The database at {database.shown(url)} has schema {revision or 'none'}, this program checks {newest}."
+        )
+    async with await Connection.connect(url) as connection:
+        await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        await connection.set_read_only(True)
+        found = [check for checks in CHECKS for check in await checks(connection)]
+    return Report(
+        ok=all(check.ok for check in found),
+        database=database.shown(url),
+        checked_at=clock.iso(clock.wall_ns()),
+        checks=tuple(found),
+    )
+
+
+async def of_data_folder(settings: Settings) -> Report:
+    """Check a data folder: through its running system, or with its database started for as long as it takes."""
+    if settings.database_url:
+        return await of_database(settings.database_url)
+    if running := claim.running_on(settings.data):
+        return await of_database(running.addresses["database"])
+    if not (settings.data / "postgres").is_dir():
+        raise NothingToVerify(f"There is no database of Tokenworks in {settings.data}.")
+    async with services(settings, bus=False) as ready:
+        return await of_database(ready.database_url)

@@ -1,0 +1,104 @@
+"""Endpoints: who serves which model at which address and site, and whether it is in service.
+
+Endpoints that serve the same model are interchangeable and make up its pool. What an endpoint costs is its purchase
+tariff, which `supply` keeps; how well it answers is seen by the gateway, not here.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, class_row
+
+from tokenworks.core.commands import conflict, invalid, not_found
+from tokenworks.plant.addresses import base_url
+
+Connection = AsyncConnection[TupleRow]
+State = Literal["in_service", "out_of_service"]
+Disconnect = Literal["stop", "drain"]
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_TEXT_LENGTH_MAX = 256
+_API_KEY_LENGTH_MAX = 4096
+_SELECT = """SELECT id, site, supplier_id, model_id, base_url, upstream_model, api_key, purchase_tariff_id, disconnect,
+    state, created_at_ns FROM endpoint """
+_INSERT = """INSERT INTO endpoint (id, site, supplier_id, model_id, base_url, upstream_model, api_key,
+        purchase_tariff_id, disconnect, state, created_at_ns)
+    VALUES (%(id)s, %(site)s, %(supplier_id)s, %(model_id)s, %(base_url)s, %(upstream_model)s, %(api_key)s,
+        %(purchase_tariff_id)s, %(disconnect)s, %(state)s, %(created_at_ns)s) ON CONFLICT DO NOTHING"""
+
+
+class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint. `api_key` is a secret: it goes to the gateways and to nobody else."""
+
+    id: str
+    site: str
+    supplier_id: str
+    model_id: str
+    base_url: str
+    upstream_model: str
+    api_key: str
+    purchase_tariff_id: str
+    disconnect: Disconnect
+    state: State
+    created_at_ns: int
+
+
+async def add(connection: Connection, endpoint: EndpointRecord) -> EndpointRecord:
+    """Register an endpoint. Its supplier, model and purchase tariff exist already."""
+    checked = msgspec.structs.replace(endpoint, base_url=base_url(endpoint.base_url))
+    _check(checked)
+    cursor = await connection.execute(_INSERT, msgspec.structs.asdict(checked))
+    if cursor.rowcount == 0:
+        raise conflict(f"The endpoint {endpoint.id!r} exists already.", "id")
+    return checked
+
+
+async def get(connection: Connection, endpoint_id: str) -> EndpointRecord:
+    """One endpoint; refused if there is none."""
+    async with connection.cursor(row_factory=class_row(EndpointRecord)) as cursor:
+        await cursor.execute(_SELECT + "WHERE id = %s", (endpoint_id,))
+        record = await cursor.fetchone()
+    if record is None:
+        raise not_found("endpoint", endpoint_id)
+    return record
+
+
+async def listed(connection: Connection, limit: int, after: str) -> list[EndpointRecord]:
+    """Endpoints by id. `after` is the last id already seen."""
+    async with connection.cursor(row_factory=class_row(EndpointRecord)) as cursor:
+        await cursor.execute(_SELECT + "WHERE id > %s ORDER BY id LIMIT %s", (after, limit))
+        return await cursor.fetchall()
+
+
+async def in_service(connection: Connection) -> list[EndpointRecord]:
+    """The endpoints that requests may be sent to, for the catalog."""
+    async with connection.cursor(row_factory=class_row(EndpointRecord)) as cursor:
+        await cursor.execute(_SELECT + "WHERE state = 'in_service' ORDER BY id")
+        return await cursor.fetchall()
+
+
+async def set_state(connection: Connection, endpoint_id: str, state: State) -> EndpointRecord:
+    """Take an endpoint out of service or put it back."""
+    await connection.execute("UPDATE endpoint SET state = %s WHERE id = %s", (state, endpoint_id))
+    return await get(connection, endpoint_id)
+
+
+async def move(connection: Connection, endpoint_id: str, address: str, api_key: str) -> EndpointRecord:
+    """The same endpoint answers at another address or asks for another key."""
+    await connection.execute(
+        "UPDATE endpoint SET base_url = %s, api_key = %s WHERE id = %s", (base_url(address), api_key, endpoint_id)
+    )
+    return await get(connection, endpoint_id)
+
+
+def _check(endpoint: EndpointRecord) -> None:
+    for field, text in (("id", endpoint.id), ("site", endpoint.site)):
+        if not _ID.fullmatch(text):
+            raise invalid(f"{field} has 1 to 64 lower-case letters, digits and . _ -", field)
+    if not 0 < len(endpoint.upstream_model) <= _TEXT_LENGTH_MAX:
+        raise invalid(f"upstream_model has 1 to {_TEXT_LENGTH_MAX} characters.", "upstream_model")
+    key = endpoint.api_key
+    if len(key) > _API_KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
+        raise invalid("api_key has printable ASCII characters only.", "api_key")

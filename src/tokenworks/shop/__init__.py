@@ -1,0 +1,1 @@
+"""Shop: parties, tariffs, offers, orders, payment, statements, bills. Balances are the ledger's, usage the meter's."""

@@ -1,0 +1,247 @@
+"""What happened to a billing account since its last bill: purchases, use by bucket and model, balances.
+
+An open period is read in one snapshot of the database. The heads of all seal streams in that snapshot are its cut:
+sequence numbers grow in the order of commits, so whatever is at or below the cut was seen, and whatever comes later is
+above it. The next period begins where the cut ends; nothing is covered twice or left out, however late it arrives.
+The tables of ledger and meter are only read here.
+"""
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from tokenworks.base.database import Pool
+from tokenworks.core.usage import Tokens
+from tokenworks.ledger import balance
+from tokenworks.ledger.balance import BucketBalance
+from tokenworks.shop import parties
+from tokenworks.shop.parties import Customer
+
+Connection = AsyncConnection[TupleRow]
+
+
+class Purchase(msgspec.Struct, frozen=True, kw_only=True):
+    """A package bought; money in nano-units of the period's currency, `total` = `net` + `tax`."""
+
+    order_id: str
+    offer_id: str
+    name: str
+    bucket_id: str
+    granted: int
+    unit: str
+    tax_basis_points: int
+    net: int
+    tax: int
+    total: int
+    sold_at_ns: int
+
+
+class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model took from one bucket under one tariff version. Paid for when the bucket was bought."""
+
+    bucket_id: str
+    model: str
+    tariff: str
+    records: int
+    tokens: Tokens
+    unit: str
+    amount: int
+
+
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket over the period: opening + granted = spent + expired + closing."""
+
+    bucket_id: str
+    unit: str
+    valid_to_ns: int
+    opening: int
+    granted: int
+    spent: int
+    expired: int
+    closing: int
+
+
+class Period(msgspec.Struct, frozen=True, kw_only=True):
+    """A period of a billing account, open or closed. `cut` is the last seq covered of each seal stream."""
+
+    customer_id: str
+    legal_entity_id: str
+    billing_account_id: str
+    ordinal: int
+    from_ns: int
+    to_ns: int
+    cut: dict[str, int]
+    currency: str
+    purchases: tuple[Purchase, ...]
+    usage: tuple[UsageLine, ...]
+    balances: tuple[Movement, ...]
+
+    @property
+    def net(self) -> int:
+        """Of all purchases."""
+        return sum(purchase.net for purchase in self.purchases)
+
+    @property
+    def tax(self) -> int:
+        """Of all purchases."""
+        return sum(purchase.tax for purchase in self.purchases)
+
+    @property
+    def total(self) -> int:
+        """Of all purchases, tax included: exactly what was paid."""
+        return sum(purchase.total for purchase in self.purchases)
+
+
+class BooksDiffer(Exception):
+    """The charges of a period do not add up to what its buckets have lost: a broken invariant."""
+
+
+class _Last(msgspec.Struct, frozen=True):
+    """The bill that the open period follows; for the first period, none."""
+
+    ordinal: int
+    to_ns: int
+    cut: dict[str, int]
+
+
+class _Before(msgspec.Struct, frozen=True):
+    """What earlier bills have shown of a bucket."""
+
+    granted: int = 0
+    spent: int = 0
+    expired: int = 0
+
+
+async def open_period(pool: Pool, customer_id: str, now_ns: int) -> Period:
+    """The period since the customer's last bill, up to now."""
+    async with pool.connection() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return await read(connection, customer_id, now_ns)
+
+
+async def read(connection: Connection, customer_id: str, now_ns: int) -> Period:
+    """The same within a transaction of one snapshot."""
+    customer = await parties.customer(connection, customer_id, "customer")
+    entity = await parties.legal_entity(connection, customer.legal_entity_id)
+    last = await _last(connection, customer)
+    usage = await _usage(connection, customer.billing_account_id, last.cut)
+    balances = await _balances(connection, customer.billing_account_id)
+    _check(usage, balances)
+    return Period(
+        customer_id=customer.id,
+        legal_entity_id=entity.id,
+        billing_account_id=customer.billing_account_id,
+        ordinal=last.ordinal + 1,
+        from_ns=last.to_ns,
+        to_ns=max(now_ns, last.to_ns),
+        cut=await _heads(connection),
+        currency=entity.currency,
+        purchases=await _purchases(connection, customer.billing_account_id, last.cut),
+        usage=usage,
+        balances=balances,
+    )
+
+
+async def _last(connection: Connection, customer: Customer) -> _Last:
+    cursor = await connection.execute(
+        "SELECT ordinal, to_ns, cut FROM bill WHERE billing_account_id = %s ORDER BY ordinal DESC LIMIT 1",
+        (customer.billing_account_id,),
+    )
+    row = await cursor.fetchone()
+    return _Last(row[0], row[1], row[2]) if row else _Last(0, customer.created_at_ns, {})
+
+
+async def _heads(connection: Connection) -> dict[str, int]:
+    cursor = await connection.execute("SELECT stream, seq FROM seal_stream ORDER BY stream")
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+async def _purchases(connection: Connection, billing_account_id: str, after: dict[str, int]) -> tuple[Purchase, ...]:
+    cursor = await connection.execute(
+        """SELECT b.order_id, b.offer_id, f.name, b.id, b.granted, b.unit, o.tax_basis_points, b.net, b.tax,
+               b.sold_at_ns
+           FROM bucket b JOIN customer_order o ON o.id = b.order_id JOIN offer f ON f.id = b.offer_id
+           WHERE b.billing_account_id = %(account)s AND b.seq > coalesce((%(after)s::jsonb ->> b.stream)::bigint, 0)
+           ORDER BY b.sold_at_ns, b.id""",
+        {"account": billing_account_id, "after": msgspec.json.encode(after).decode()},
+    )
+    return tuple(
+        Purchase(
+            order_id=row[0],
+            offer_id=row[1],
+            name=row[2],
+            bucket_id=row[3],
+            granted=int(row[4]),
+            unit=row[5],
+            tax_basis_points=row[6],
+            net=int(row[7]),
+            tax=int(row[8]),
+            total=int(row[7] + row[8]),
+            sold_at_ns=row[9],
+        )
+        for row in await cursor.fetchall()
+    )
+
+
+async def _usage(connection: Connection, billing_account_id: str, after: dict[str, int]) -> tuple[UsageLine, ...]:
+    """By bucket, model and tariff version. Charges of leases that had ended took nothing from the customer."""
+    cursor = await connection.execute(
+        """SELECT c.bucket_id, r.model, c.tariff, count(DISTINCT r.id), sum(c.tokens_input), sum(c.tokens_cached_input),
+               sum(c.tokens_cache_write), sum(c.tokens_output), sum(c.tokens_reasoning), c.unit, sum(c.amount)
+           FROM usage_record r JOIN charge c USING (journal_id, position)
+           WHERE r.billing_account_id = %(account)s AND c.proven
+             AND r.seq > coalesce((%(after)s::jsonb ->> r.stream)::bigint, 0)
+           GROUP BY c.bucket_id, r.model, c.tariff, c.unit ORDER BY c.bucket_id, r.model, c.tariff""",
+        {"account": billing_account_id, "after": msgspec.json.encode(after).decode()},
+    )
+    return tuple(
+        UsageLine(
+            bucket_id=row[0],
+            model=row[1],
+            tariff=row[2],
+            records=row[3],
+            tokens=Tokens(*(int(count) for count in row[4:9])),
+            unit=row[9],
+            amount=int(row[10]),
+        )
+        for row in await cursor.fetchall()
+    )
+
+
+async def _balances(connection: Connection, billing_account_id: str) -> tuple[Movement, ...]:
+    before = await _before(connection, billing_account_id)
+    wallet = await balance.wallet(connection, billing_account_id)
+    moved = (_movement(bucket, before.get(bucket.bucket.id, _Before())) for bucket in wallet)
+    return tuple(movement for movement in moved if movement.opening or movement.granted)
+
+
+async def _before(connection: Connection, billing_account_id: str) -> dict[str, _Before]:
+    cursor = await connection.execute(
+        """SELECT l.bucket_id, sum(l.granted), sum(l.spent), sum(l.expired)
+           FROM bill b JOIN bill_balance l ON l.bill_id = b.id
+           WHERE b.billing_account_id = %s GROUP BY l.bucket_id""",
+        (billing_account_id,),
+    )
+    return {row[0]: _Before(*(int(amount) for amount in row[1:])) for row in await cursor.fetchall()}
+
+
+def _movement(bucket: BucketBalance, before: _Before) -> Movement:
+    return Movement(
+        bucket_id=bucket.bucket.id,
+        unit=bucket.bucket.unit,
+        valid_to_ns=bucket.bucket.valid_to_ns,
+        opening=before.granted - before.spent - before.expired,
+        granted=bucket.issued - before.granted,
+        spent=bucket.spent - before.spent,
+        expired=bucket.expired - before.expired,
+        closing=bucket.available + bucket.leased,
+    )
+
+
+def _check(usage: tuple[UsageLine, ...], balances: tuple[Movement, ...]) -> None:
+    charged = {movement.bucket_id: 0 for movement in balances}
+    for line in usage:
+        charged[line.bucket_id] = charged.get(line.bucket_id, 0) + line.amount
+    spent = {movement.bucket_id: movement.spent for movement in balances}
+    if charged != spent:
+        raise BooksDiffer(f"charges {charged} are not what the buckets have lost {spent}")

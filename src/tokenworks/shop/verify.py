@@ -1,0 +1,84 @@
+"""Checks of the shop's invariants, read-only: orders, payments and buckets agree; bills add up and join."""
+
+from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.verify import Check, Query, run
+
+
+async def checks(connection: Connection) -> list[Check]:
+    """All invariants of the shop; the connection is in one REPEATABLE READ transaction."""
+    return await run(connection, QUERIES)
+
+
+QUERIES = (
+    Query(
+        "completed orders have their payment and bucket",
+        "SELECT count(*) FROM customer_order WHERE state = 'completed'",
+        """SELECT 'order ' || o.id FROM customer_order o
+           LEFT JOIN payment p ON p.order_id = o.id LEFT JOIN bucket b ON b.id = o.bucket_id
+           WHERE o.state = 'completed' AND (
+               (p.amount, p.currency) IS DISTINCT FROM (o.price, o.currency)
+               OR (b.order_id, b.billing_account_id, b.legal_entity_id, b.offer_id, b.net, b.tax, b.currency, b.payer)
+                   IS DISTINCT FROM (o.id, o.billing_account_id, o.legal_entity_id, o.offer_id, o.net, o.tax,
+                       o.currency, p.payer))""",
+    ),
+    Query(
+        "payments and buckets belong to completed orders",
+        "SELECT (SELECT count(*) FROM payment) + (SELECT count(*) FROM bucket)",
+        """SELECT 'payment of order ' || p.order_id FROM payment p LEFT JOIN customer_order o ON o.id = p.order_id
+           WHERE o.state IS DISTINCT FROM 'completed'
+           UNION ALL
+           SELECT 'bucket ' || b.id FROM bucket b LEFT JOIN customer_order o ON o.id = b.order_id
+           WHERE (o.state, o.bucket_id) IS DISTINCT FROM ('completed', b.id)""",
+    ),
+    Query(
+        "a bill is the sum of its lines",
+        "SELECT count(*) FROM bill",
+        """SELECT 'bill ' || b.id FROM bill b LEFT JOIN (
+               SELECT bill_id, sum(net) AS net, sum(tax) AS tax, sum(total) AS total FROM bill_line GROUP BY bill_id) l
+               ON l.bill_id = b.id
+           WHERE (b.net, b.tax, b.total) IS DISTINCT FROM
+               (coalesce(l.net, 0), coalesce(l.tax, 0), coalesce(l.total, 0))""",
+    ),
+    Query(
+        "bill lines are as their buckets were sold",
+        "SELECT count(*) FROM bill_line",
+        """SELECT 'bill ' || l.bill_id || ' line ' || l.ordinal
+           FROM bill_line l LEFT JOIN bucket b ON b.id = l.bucket_id
+           WHERE (l.order_id, l.granted, l.unit, l.net, l.tax, l.sold_at_ns)
+               IS DISTINCT FROM (b.order_id, b.granted, b.unit, b.net, b.tax, b.sold_at_ns)""",
+    ),
+    Query(
+        "bills are numbered without a gap and follow each other",
+        "SELECT count(*) FROM bill",
+        """SELECT 'bill ' || id FROM (
+               SELECT *, row_number() OVER (PARTITION BY legal_entity_id ORDER BY serial) AS place,
+                   row_number() OVER w AS turn, lag(to_ns) OVER w AS before_ns
+               FROM bill WINDOW w AS (PARTITION BY billing_account_id ORDER BY ordinal)) b
+           WHERE serial <> place OR ordinal <> turn OR from_ns <> coalesce(before_ns, from_ns)""",
+    ),
+    Query(
+        "billed balances follow each other and the bill's use",
+        "SELECT count(*) FROM bill_balance",
+        """SELECT 'bill ' || id || ' bucket ' || bucket_id FROM (
+               SELECT b.id, l.bucket_id, l.opening, l.spent, lag(l.closing, 1, 0::numeric) OVER
+                       (PARTITION BY l.bucket_id ORDER BY b.ordinal) AS before,
+                   coalesce((SELECT sum(amount) FROM bill_usage u
+                       WHERE u.bill_id = b.id AND u.bucket_id = l.bucket_id), 0) AS used
+               FROM bill b JOIN bill_balance l ON l.bill_id = b.id) x
+           WHERE opening <> before OR spent <> used""",
+    ),
+    Query(
+        "billed use is every proven charge up to the last bill, once",
+        "SELECT count(*) FROM bill_usage",
+        """SELECT 'billing account ' || billing_account_id || ' bucket ' || bucket_id FROM (
+               SELECT b.billing_account_id, u.bucket_id, sum(u.amount) AS billed
+               FROM bill b JOIN bill_usage u ON u.bill_id = b.id GROUP BY 1, 2) billed
+           FULL JOIN (
+               SELECT r.billing_account_id, c.bucket_id, sum(c.amount) AS charged
+               FROM usage_record r JOIN charge c USING (journal_id, position)
+               JOIN LATERAL (SELECT cut FROM bill b WHERE b.billing_account_id = r.billing_account_id
+                   ORDER BY ordinal DESC LIMIT 1) last ON r.seq <= coalesce((last.cut ->> r.stream)::bigint, 0)
+               WHERE c.proven GROUP BY 1, 2) charged USING (billing_account_id, bucket_id)
+           WHERE billed IS DISTINCT FROM charged""",
+    ),
+)

@@ -1,0 +1,172 @@
+"""A small shop for tests: one seller, tariffs, offers, a customer, a carrier, and use of what was bought."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx2
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from ledger.books import Journal
+from tokenworks.api import sandbox_carrier
+from tokenworks.base.config import Settings
+from tokenworks.base.database import Pool
+from tokenworks.core.amounts import MILLION, parse
+from tokenworks.core.bounds import Need
+from tokenworks.core.journal import LeaseClose
+from tokenworks.core.leasing import LeaseRequest
+from tokenworks.core.purse import Charge
+from tokenworks.core.tariff import flat
+from tokenworks.core.usage import Tokens
+from tokenworks.ledger import seal_check, verify
+from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
+from tokenworks.ledger.verify import Check
+from tokenworks.meter import verify as meter_verify
+from tokenworks.meter.tables import SEALED as METER_SEALED
+from tokenworks.shop import offers, parties, sealed, tariffs
+from tokenworks.shop import verify as shop_verify
+from tokenworks.shop.carrier import Carrier
+from tokenworks.shop.offers import Offer
+from tokenworks.shop.orders import OrderDesk
+from tokenworks.shop.parties import Customer, LegalEntity
+from tokenworks.supply.sealed import SEALED as SUPPLY_SEALED
+
+SECOND = 1_000_000_000
+NOON = 1_769_832_000 * SECOND  # 31 January 2026, 12:00 in Shanghai
+SETTINGS = Settings(lease_use_ms=1_000, request_longest_ms=1_000, lease_grace_ms=1_000, lease_share_percent=100)
+LE = LegalEntity(
+    id="le",
+    name="Seller",
+    country="CN",
+    currency="CNY",
+    tax_basis_points=600,
+    timezone="Asia/Shanghai",
+    created_at_ns=NOON,
+)
+
+
+def offer(name: str = "p10", /, **changes: object) -> Offer:
+    terms: dict[str, object] = {
+        "id": name,
+        "legal_entity_id": LE.id,
+        "name": f"Package {name}",
+        "seller": LE.name,
+        "source": "",
+        "price": parse("9.9", "CNY"),
+        "currency": "CNY",
+        "granted": 10 * MILLION,
+        "unit": "token",
+        "validity": "P1M",
+        "tariff_id": "plain",
+        "tier": "medium",
+        "models": (),
+        "priority": 100,
+        "created_at_ns": NOON,
+    }
+    return Offer(**(terms | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now_ns: int = NOON
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@dataclass
+class Shop:
+    """The shop of a test, with how often its customers have used something."""
+
+    pool: Pool
+    clock: Clock
+    desk: OrderDesk
+    customer: Customer
+    uses: int = field(default=0)
+
+    async def use(self, tokens: Tokens, model: str = "m", *, lease: int = 0) -> None:
+        """One request that is leased, charged, closed and posted: a token of the bucket for each token used."""
+        self.uses += 1
+        account = self.customer.billing_account_id
+        need = Need(lease or tokens.total, 0)
+        asked = LeaseRequest("gw-0", "e", self.uses, account, model, need, need, Need(0, 0))
+        async with self.pool.connection() as connection:
+            prices = await tariffs.currents(connection)
+        [reply] = await LeaseDesk(self.pool, SETTINGS).grant([asked], prices, self.clock.now_ns)
+        assert reply.refusal is None
+        [held] = reply.leases
+        book = Journal(f"j{self.uses}", entity=LE.id)
+        name = f"{held.bucket.tariff_id}@1"
+        opening = book.open(held, account=account, amount=held.amount)
+        book.close(opening, Charge(held.lease_id, held.bucket.id, name, "token", tokens, tokens.total))
+        book.add(LeaseClose(held.lease_id, held.amount - tokens.total))
+        reply = await book.ship(self.pool, self.clock.now_ns, final=True)
+        assert reply.fault == ""
+
+
+async def opened(pool: Pool, carrier: Carrier | None = None) -> Shop:
+    """A shop with the tariff `plain`, the offer `p10` and one customer."""
+    clock = Clock()
+    async with sealed.transaction(pool, NOON) as connection:
+        await parties.add_legal_entity(connection, LE)
+        await tariffs.publish(connection, "plain", "token", {"*/*": flat(MILLION)}, NOON)
+        await offers.add(connection, offer())
+        customer = await parties.add_customer(
+            connection, LE, name="Li Na", phone="+86 138 0000 0123", kind="individual", at_ns=NOON
+        )
+    return Shop(pool, clock, OrderDesk(pool, carrier or sandbox_carrier.carrier(pool, clock), clock), customer)
+
+
+async def another(shop: Shop, phone: str) -> Customer:
+    """A further customer, on another phone bill."""
+    async with shop.pool.connection() as connection:
+        return await parties.add_customer(connection, LE, name="B", phone=phone, kind="enterprise", at_ns=NOON)
+
+
+async def balances(pool: Pool) -> dict[str, int]:
+    """Every account of the ledger that is not at zero."""
+    async with pool.connection() as connection:
+        rows = await (await connection.execute("SELECT code, balance FROM account WHERE balance <> 0")).fetchall()
+        return {str(code): int(balance) for code, balance in rows}
+
+
+async def all_checks(connection: AsyncConnection[TupleRow]) -> list[Check]:
+    tables = LEDGER_SEALED + METER_SEALED + sealed.SEALED + SUPPLY_SEALED
+    return [
+        *await verify.checks(connection),
+        *await meter_verify.checks(connection),
+        *await shop_verify.checks(connection),
+        *await seal_check.seal_checks(connection, tables),
+    ]
+
+
+async def faults(pool: Pool) -> list[Check]:
+    """The checks that are not fine."""
+    async with pool.connection() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return [check for check in await all_checks(connection) if not check.ok]
+
+
+Answering = Callable[[httpx2.Request], httpx2.Response]
+
+
+def scripted(answer: Answering) -> Carrier:
+    """A carrier that answers as the test says."""
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://carrier.example/billing/")
+    return Carrier("scripted", http)
+
+
+def payment_for(request: httpx2.Request, status: str = "succeeded", **changes: object) -> httpx2.Response:
+    """The payment that a carrier makes of a request, with changes to the payment's top level."""
+    asked = json.loads(request.content)["amountTransaction"]
+    payment = {
+        "paymentId": "pay-1",
+        "amountTransaction": asked,
+        "paymentStatus": status,
+        "paymentCreationDate": "2026-01-31T04:00:00Z",
+    }
+    return httpx2.Response(201, json=payment | changes)
