@@ -1,0 +1,159 @@
+"""Commands about what is bought and where it runs: suppliers, endpoints, models."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from tokenworks.cli import values
+from tokenworks.cli.command import LIMIT, LimitOption, Session, command, group
+
+suppliers = group("Suppliers: who is paid for generating tokens.")
+endpoints = group("Endpoints: OpenAI-compatible URLs that serve a model at a purchase price.")
+models = group("Models as customers know them.")
+
+_SUPPLIER_COLUMNS = {
+    "id": "id",
+    "name": "name",
+    "currency": "currency",
+    "payable": "payable",
+    "cost to date": "cost_to_date",
+}
+_ENDPOINT_COLUMNS = {
+    "id": "id",
+    "supplier": "supplier_id",
+    "model": "model",
+    "URL": "base_url",
+    "upstream model": "upstream_model",
+    "state": "state",
+}
+_MODEL_COLUMNS = {
+    "id": "id",
+    "owned by": "owned_by",
+    "context window": "context_window",
+    "longest output": "output_max",
+}
+
+_PRICE = "Purchase price of a million {} tokens in the supplier's currency, for example 0.3."
+
+
+class State(StrEnum):
+    """Whether dispatch may choose an endpoint."""
+
+    IN_SERVICE = "in_service"
+    OUT_OF_SERVICE = "out_of_service"
+
+
+class Disconnect(StrEnum):
+    """What happens at the endpoint when the customer goes away."""
+
+    STOP = "stop"
+    DRAIN = "drain"
+
+
+@command(suppliers, "list")
+def list_suppliers(session: Session, limit: LimitOption = LIMIT) -> None:
+    """List suppliers and what each is owed."""
+    session.show_page("/suppliers", _SUPPLIER_COLUMNS, limit)
+
+
+@command(suppliers, "show")
+def show_supplier(session: Session, supplier_id: str) -> None:
+    """Show one supplier."""
+    session.show(session.office.get(f"/suppliers/{supplier_id}"))
+
+
+@command(suppliers, "add")
+def add_supplier(
+    session: Session,
+    name: str,
+    supplier_id: Annotated[str, typer.Option("--id", metavar="ID", help="Its id.", show_default="a new one")] = "",
+    currency: Annotated[str, typer.Option(help="Currency it is paid in.")] = "CNY",
+) -> None:
+    """Add a supplier."""
+    session.add("/suppliers", id=supplier_id, name=name, currency=currency)
+
+
+@command(models, "list")
+def list_models(session: Session, limit: LimitOption = LIMIT) -> None:
+    """List models."""
+    session.show_page("/models", _MODEL_COLUMNS, limit)
+
+
+@command(models, "show")
+def show_model(session: Session, model_id: str) -> None:
+    """Show one model."""
+    session.show(session.find("/models", "id", model_id))
+
+
+@command(models, "add")
+def add_model(
+    session: Session,
+    model_id: str,
+    context_window: Annotated[int, typer.Option(min=1, help="In tokens.")],
+    output_max: Annotated[int | None, typer.Option(min=1, help="Longest output.", show_default="the window")] = None,
+    owned_by: Annotated[str, typer.Option(metavar="NAME", help="Who made it.")] = "",
+) -> None:
+    """Add a model; endpoints that serve it come with `endpoints add`."""
+    session.add("/models", id=model_id, context_window=context_window, output_max=output_max, owned_by=owned_by)
+
+
+@command(endpoints, "list")
+def list_endpoints(session: Session, limit: LimitOption = LIMIT) -> None:
+    """List endpoints."""
+    session.show_page("/endpoints", _ENDPOINT_COLUMNS, limit)
+
+
+@command(endpoints, "show")
+def show_endpoint(session: Session, endpoint_id: str) -> None:
+    """Show one endpoint; its API key is never shown."""
+    session.show(session.office.get(f"/endpoints/{endpoint_id}"))
+
+
+@command(endpoints, "add")
+def add_endpoint(
+    session: Session,
+    base_url: Annotated[str, typer.Argument(metavar="URL", help="Ends before /chat/completions, usually in /v1.")],
+    supplier: Annotated[str, typer.Option(metavar="ID", help="Who is paid.")],
+    model: Annotated[str, typer.Option(metavar="ID", help="The model as customers know it; a new one is added.")],
+    input_price: Annotated[str, typer.Option(help=_PRICE.format("input"))],
+    output_price: Annotated[str, typer.Option(help=_PRICE.format("output"))],
+    cached_input_price: Annotated[str, typer.Option(help=_PRICE.format("cached input"), show_default="as input")] = "",
+    endpoint_id: Annotated[str, typer.Option("--id", metavar="ID", help="Its id.", show_default="a new one")] = "",
+    upstream_model: Annotated[
+        str, typer.Option(metavar="NAME", help="The endpoint's own name of the model.", show_default="as --model")
+    ] = "",
+    api_key: Annotated[str, typer.Option(help="Key the endpoint asks for; - reads it from standard input.")] = "",
+    context_window: Annotated[int | None, typer.Option(min=1, help="Of a new model, in tokens.")] = None,
+    output_max: Annotated[int | None, typer.Option(min=1, help="Of a new model: its longest output.")] = None,
+    owned_by: Annotated[str, typer.Option(metavar="NAME", help="Of a new model: who made it.")] = "",
+    disconnect: Annotated[
+        Disconnect, typer.Option(help="When a customer goes away: stop the endpoint or drain its answer.")
+    ] = Disconnect.STOP,
+) -> None:
+    """Add an endpoint; gateways use it at once, without a restart."""
+    bought = {"input": input_price, "output": output_price, "cached_input": cached_input_price}
+    purchase = {name: values.currency_price(text, _option(name)) for name, text in bought.items() if text}
+    described = {"context_window": context_window, "output_max": output_max, "owned_by": owned_by}
+    about = {name: value for name, value in described.items() if value}
+    session.add(
+        "/endpoints",
+        id=endpoint_id,
+        supplier=supplier,
+        model={"id": model, **about} if about else model,
+        base_url=base_url,
+        upstream_model=upstream_model,
+        api_key=values.secret(api_key),
+        purchase=purchase,
+        disconnect=disconnect.value,
+    )
+
+
+@command(endpoints, "set-state")
+def set_endpoint_state(session: Session, endpoint_id: str, state: State) -> None:
+    """Take an endpoint out of service, or back into it."""
+    session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"state": state.value}))
+
+
+def _option(token_class: str) -> str:
+    return f"--{token_class.replace('_', '-')}-price"

@@ -1,0 +1,59 @@
+"""What `tokenworks up` says when everything answers: where things are, the demonstration key, and a first call."""
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from tokenworks.app.claim import Running
+from tokenworks.plant.engine import MODEL
+
+_FIRST_CALL = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello in five words."}]}
+
+
+def in_words(running: Running) -> None:
+    """Addresses, and a line to paste. Nothing is framed or folded, so that every line can be copied whole."""
+    out = Console(highlight=False)
+    out.print(Rule(Text("Tokenworks is running", style="bold"), align="left", style="green"))
+    for name, value in _places(running).items():
+        out.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    if key := _demo_key(running):
+        out.print(Text.assemble(("A first call:\n", "dim"), curl(running.addresses["gateway"], key)), soft_wrap=True)
+    out.print("Ctrl-C stops it. Elsewhere: tokenworks usage, tokenworks verify, tokenworks --help", style="dim")
+
+
+def as_json(running: Running) -> None:
+    """The same as one JSON object."""
+    sys.stdout.write(json.dumps(_places(running)) + "\n")
+    sys.stdout.flush()
+
+
+def curl(gateway: str, key: str) -> str:
+    """One line that calls the API."""
+    body = json.dumps(_FIRST_CALL, separators=(",", ":"))
+    return (
+        f"curl {gateway}/v1/chat/completions -H 'Authorization: Bearer {key}' "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def _places(running: Running) -> dict[str, str]:
+    places = {
+        "api": f"{running.addresses['gateway']}/v1",
+        "console": f"{running.addresses['office']}/?token={_secret(running, 'admin-token')}",
+        "data": str(running.settings["data_dir"]),
+    }
+    key = _demo_key(running)
+    return places | {"key": key} if key else places
+
+
+def _demo_key(running: Running) -> str:
+    return _secret(running, "demo-key")
+
+
+def _secret(running: Running, name: str) -> str:
+    file = Path(str(running.settings["data_dir"])) / "secrets" / name
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
