@@ -202,7 +202,6 @@ async def test_refusals_have_one_shape(office: Office) -> None:
 
 async def test_nothing_is_open_without_the_token(office: Office) -> None:
     schema = (await office.http.get("/api/openapi.json")).json()
-    assert (await office.http.get("/api/docs")).status_code == 200
     for path, methods in schema["paths"].items():
         for method in methods:
             for header in ("", "Bearer wrong", "Bearer "):

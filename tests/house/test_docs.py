@@ -6,7 +6,9 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
+from fastapi.routing import APIRoute
 
+from tokenworks.api import application
 from tokenworks.base.config import Settings, variable
 from tokenworks.core.refusals import Code
 
@@ -46,6 +48,13 @@ def test_the_settings_page_lists_every_setting_with_its_default() -> None:
 @pytest.mark.parametrize("code", Code, ids=lambda code: code.value)
 def test_every_refusal_is_documented(code: Code) -> None:
     assert f"`{code.value}`" in (ROOT / "docs/refusals.md").read_text("utf-8")
+
+
+def test_every_route_of_the_management_api_is_documented() -> None:
+    page = (ROOT / "docs/api.md").read_text("utf-8")
+    routes = [route for router in application.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    missing = [f"{method} {route.path}" for route in routes for method in route.methods]
+    assert [name for name in missing if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
