@@ -1,0 +1,48 @@
+"""The process of a gateway worker: `python -m tokenworks.app.gateway --listen-fd N --ready-fd M --index I`.
+
+The contract with the supervisor is in `app.children`. What the worker does is in `gateway.worker`.
+"""
+
+import argparse
+import os
+import socket
+import sys
+
+import uvloop
+
+from tokenworks.base import config, log
+from tokenworks.base.bus import BusFault
+from tokenworks.base.journal import JournalFault
+from tokenworks.gateway import worker
+
+_log = log.get(__name__)
+
+
+def main() -> int:
+    """Serve until SIGTERM; exit code 0 after that, 1 when the worker cannot start or cannot go on."""
+    parser = argparse.ArgumentParser(prog="tokenworks.app.gateway", description="One gateway worker.")
+    parser.add_argument("--listen-fd", type=int, required=True, help="descriptor of a listening socket")
+    parser.add_argument("--ready-fd", type=int, required=True, help="descriptor that is told `ready`")
+    parser.add_argument("--index", type=int, required=True, help="number of this worker")
+    given = parser.parse_args()
+    settings = config.load()
+    log.set_up(settings, f"gw-{given.index}")
+    listener = socket.socket(fileno=given.listen_fd)
+    try:
+        uvloop.run(worker.run(settings, listener, given.index, lambda: _tell(given.ready_fd)))
+    except* (BusFault, JournalFault) as faults:
+        for fault in faults.exceptions:
+            _log.error("the worker stops", extra={"reason": str(fault)})
+        return_code = 1
+    else:
+        return_code = 0
+    return return_code
+
+
+def _tell(ready_fd: int) -> None:
+    os.write(ready_fd, b"ready\n")
+    os.close(ready_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

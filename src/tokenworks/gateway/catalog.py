@@ -1,0 +1,80 @@
+"""The catalog in use: models, endpoints and tariffs, swapped whole when the office publishes a new one.
+
+Readers take what they need at admission and keep it, so a swap never changes a request that is under way.
+"""
+
+import msgspec
+
+from tokenworks.base import clock
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.snapshot import Catalog, Endpoint, Model
+from tokenworks.core.tariff import Tariff
+
+_NONE_YET = Refusal(Code.STALE_SNAPSHOT, "The gateway has no catalog yet. Retry shortly.", retry_after_ms=1_000)
+_STALE = Refusal(
+    Code.STALE_SNAPSHOT, "The gateway has had no word from the office for too long. Retry later.", retry_after_ms=5_000
+)
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A model with the endpoints that serve it. `attempt_bytes` bounds what one attempt takes in a closing record."""
+
+    model: Model
+    endpoints: tuple[Endpoint, ...]
+    attempt_bytes: int
+
+
+class CatalogInUse:
+    """The newest catalog a worker knows, and when it was last confirmed."""
+
+    def __init__(self, stale_ms: int) -> None:
+        self._stale_ns = stale_ms * clock.MS
+        self._routes: dict[str, Route] = {}
+        self._confirmed_ns: int | None = None
+        self._catalog: Catalog | None = None
+        self.tariffs: dict[str, Tariff] = {}
+        self.models: tuple[Model, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a catalog."""
+        return self._confirmed_ns is not None
+
+    @property
+    def endpoint_ids(self) -> set[str]:
+        """All endpoints."""
+        return {endpoint.id for route in self._routes.values() for endpoint in route.endpoints}
+
+    def take(self, catalog: Catalog) -> bool:
+        """Use this catalog from now on; the same one again only confirms it. Whether it is another one."""
+        self._confirmed_ns = clock.boot_ns()
+        if catalog is self._catalog:
+            return False
+        self._catalog = catalog
+        self._routes = {model.id: _route(model, catalog) for model in catalog.models.values()}
+        self.tariffs = catalog.tariffs
+        self.models = tuple(catalog.models.values())
+        return True
+
+    def route(self, model: str) -> Route | Refusal:
+        """How to serve a model."""
+        if self._confirmed_ns is None:
+            return _NONE_YET
+        if clock.boot_ns() - self._confirmed_ns > self._stale_ns:
+            return _STALE
+        route = self._routes.get(model)
+        if route is None:
+            return Refusal(
+                Code.MODEL_NOT_FOUND, f"The model {model!r} does not exist here. GET /v1/models lists them.", "model"
+            )
+        return route
+
+
+def _route(model: Model, catalog: Catalog) -> Route:
+    endpoints = tuple(endpoint for endpoint in catalog.endpoints if endpoint.model == model.id)
+    texts = [
+        len(f"{endpoint.id}{endpoint.supplier_id}{endpoint.tariff}{endpoint.currency}".encode())
+        for endpoint in endpoints
+    ]
+    # Ten numbers of at most nine bytes (a cost may have more: it is text then), the outcome, and the heads of all.
+    return Route(model, endpoints, 160 + max(texts, default=0))

@@ -1,0 +1,103 @@
+"""Charging: what a request is charged, decided once, on every ending, in one function.
+
+The endpoint's usage is the basis when it is plausible, else our count, held within the reservation. Prices are
+`core.tariff`'s, the split over buckets is `core.purse`'s.
+"""
+
+import msgspec
+
+from tokenworks.base import clock
+from tokenworks.core import amounts
+from tokenworks.core.bounds import Need
+from tokenworks.core.journal import Basis, Checkpoint, Closing, Ending
+from tokenworks.core.purse import Charge, charges_for
+from tokenworks.core.usage import NONE, Tokens, clip, plausible
+from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
+
+_BROKEN_OFF = frozenset({"endpoint_broken", "endpoint_timeout", "drained"})
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """What is charged for, and why. `counted` is our own count whatever the basis."""
+
+    basis: Basis
+    tokens: Tokens
+    counted: Tokens
+    flags: tuple[str, ...]
+
+
+def measure(ending: Ending, tally: Tally, counted: Tokens, covered: Need, *, is_dispatched: bool) -> Measure:
+    """The basis of the charge.
+
+    Nothing is charged before an endpoint was sent the request, for a refusal of the endpoint, or where an answer broke
+    off before the customer got any of it. A customer who went away pays for the input and for what was generated.
+    """
+    if not is_dispatched or ending == "refused" or (ending in _BROKEN_OFF and tally.output == 0):
+        return Measure("none", NONE, NONE, tally.flags)
+    flags, seen = tally.flags, counted
+    if counted.input > covered.input_max or counted.output > covered.output_max:
+        seen = clip(counted, covered.input_max, covered.output_max)
+        flags += ("count_clipped",)
+    if tally.reported is None:
+        return Measure("counted", seen, seen, (*flags, "usage_missing"))
+    doubt = plausible(tally.reported, covered.input_max, covered.output_max, seen.written)
+    if doubt:
+        return Measure("counted", seen, seen, (*flags, doubt))
+    return Measure("reported", tally.reported.tokens, seen, flags)
+
+
+def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Charge, ...]:
+    """Take what the request costs, release the rest, and append its closing. Called exactly once for an opening."""
+    tally = delivery.tally
+    result = measure(outcome.ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
+    charges = charges_for(delivery.reservation, result.tokens)
+    gateway.leases.settle(delivery.holding, delivery.reservation, charges)
+    delivery.end_attempt(gateway, outcome.ending, result.tokens)
+    first_ns = tally.first_token_ns
+    gateway.records.close(
+        Closing(
+            delivery.position,
+            clock.wall_ns(),
+            outcome.ending,
+            result.basis,
+            result.tokens,
+            result.counted,
+            tally.reported.tokens if tally.reported else None,
+            result.flags,
+            charges,
+            tuple(delivery.attempts),
+            first_ns - delivery.opened_ns if first_ns else 0,
+        )
+    )
+    gateway.leases.give_back(delivery.holding)
+    return charges
+
+
+def checkpoint(delivery: Delivery) -> Checkpoint:
+    """How far a stream has come, rated, so that a successor can close the request without rating."""
+    endpoint, sending = delivery.endpoint, delivery.sending
+    tokens = clip(counted(delivery), delivery.covered.input_max, delivery.covered.output_max)
+    attempts = tuple(delivery.attempts)
+    if endpoint is not None and sending is not None:
+        attempts += (delivery.attempt(endpoint, sending, "orphaned", tokens),)
+    return Checkpoint(delivery.position, tokens, charges_for(delivery.reservation, tokens), attempts)
+
+
+def counted(delivery: Delivery) -> Tokens:
+    """Our own count: input by bytes, held to the bound; output as it was seen."""
+    by_bytes = -(-delivery.request.shape.text_bytes // delivery.route.model.bytes_per_token)
+    return Tokens(input=min(by_bytes, delivery.covered.input_max), output=delivery.tally.output)
+
+
+def charged_fields(charges: tuple[Charge, ...]) -> bytes:
+    """The header that tells the customer what the answer cost: `x-tokenworks-charged: 47 token`."""
+    if len(charges) == 1:
+        return b"x-tokenworks-charged: %b %b\r\n" % (
+            amounts.exact(charges[0].amount, charges[0].unit).encode(),
+            charges[0].unit.encode(),
+        )
+    sums: dict[str, int] = {}
+    for line in charges:
+        sums[line.unit] = sums.get(line.unit, 0) + line.amount
+    text = ", ".join(f"{amounts.exact(amount, unit)} {unit}" for unit, amount in sums.items())
+    return b"x-tokenworks-charged: %b\r\n" % (text.encode() or b"0")

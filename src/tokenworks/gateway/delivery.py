@@ -1,0 +1,124 @@
+"""A delivery: the state of one request from its opening to its closing, and how it came out.
+
+Only data and the bookkeeping of attempts. Who talks to endpoints is `dispatch` and `relay`; who takes the money is
+`charge`.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from tokenworks.base import clock
+from tokenworks.base.config import Settings
+from tokenworks.core.bounds import Need
+from tokenworks.core.journal import Attempt, Ending
+from tokenworks.core.purse import Reservation
+from tokenworks.core.refusals import Refusal
+from tokenworks.core.snapshot import Endpoint
+from tokenworks.core.tariff import cost
+from tokenworks.core.usage import NONE, Reported, Tokens
+from tokenworks.gateway.catalog import CatalogInUse, Route
+from tokenworks.gateway.chat import ChatRequest
+from tokenworks.gateway.exchange import Exchange
+from tokenworks.gateway.keys import Keys
+from tokenworks.gateway.leases import Holding, Leases
+from tokenworks.gateway.records import Records
+from tokenworks.gateway.upstream import Sending, Upstreams
+from tokenworks.grid.dispatch import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What every request of a worker uses."""
+
+    settings: Settings
+    keys: Keys
+    catalog: CatalogInUse
+    leases: Leases
+    records: Records
+    upstreams: Upstreams
+    board: Board
+
+
+class Tally(msgspec.Struct, eq=False):
+    """What was seen of the answer so far."""
+
+    output: int = 0
+    reported: Reported | None = None
+    first_token_ns: int = 0
+    flags: tuple[str, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a delivery ended, and what is left to tell the customer: a refusal, or the last bytes."""
+
+    ending: Ending
+    refusal: Refusal | None = None
+    status: int = 200
+    body: bytes = b""
+
+
+class Delivery(msgspec.Struct, eq=False):
+    """One opened request. `covered` is what the reservation pays for, `output_limit` that of one choice."""
+
+    exchange: Exchange
+    request: ChatRequest
+    route: Route
+    holding: Holding
+    reservation: Reservation
+    covered: Need
+    output_limit: int
+    opened_ns: int
+    position: int
+    tally: Tally
+    attempts: list[Attempt] = []
+    endpoint: Endpoint | None = None
+    sending: Sending | None = None
+
+    @property
+    def is_dispatched(self) -> bool:
+        """Whether an endpoint has been sent the request and has not refused it."""
+        return self.sending is not None and self.sending.sent_ns > 0
+
+    def fields(self) -> bytes:
+        """Headers that tell the customer about a limit that is not the one asked for."""
+        return b"x-tokenworks-output-limit: %d\r\n" % self.output_limit if self.is_clipped else b""
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the customer gets less room for output than asked for, or than the model has."""
+        return self.output_limit < (self.request.shape.output_max or self.route.model.output_max)
+
+    def begin_attempt(self, endpoint: Endpoint, sending: Sending, gateway: Gateway) -> None:
+        """The next endpoint is tried."""
+        self.endpoint, self.sending = endpoint, sending
+        gateway.board.begin(endpoint.id)
+
+    def end_attempt(self, gateway: Gateway, outcome: Ending, tokens: Tokens = NONE) -> None:
+        """The present attempt, if any, is over: what it costs us, and what the board learns from it."""
+        endpoint, sending = self.endpoint, self.sending
+        if endpoint is None or sending is None:
+            return
+        self.attempts.append(self.attempt(endpoint, sending, outcome, tokens))
+        self.endpoint = self.sending = None
+        gateway.board.end(endpoint.id)
+        if outcome == "finished":
+            gateway.board.succeeded(endpoint.id)
+        elif outcome in {"endpoint_broken", "endpoint_timeout"}:
+            gateway.board.failed(endpoint.id, clock.boot_ns())
+
+    def attempt(self, endpoint: Endpoint, sending: Sending, outcome: Ending, tokens: Tokens) -> Attempt:
+        """The record of an attempt as it stands."""
+        first_ns = self.tally.first_token_ns
+        return Attempt(
+            endpoint.id,
+            endpoint.supplier_id,
+            endpoint.tariff,
+            endpoint.currency,
+            tokens,
+            cost(tokens, endpoint.rate, endpoint.rounding),
+            outcome,
+            max(0, sending.sent_ns - self.opened_ns),
+            first_ns - self.opened_ns if first_ns else 0,
+            clock.boot_ns() - self.opened_ns,
+        )

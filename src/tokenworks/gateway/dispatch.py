@@ -1,0 +1,94 @@
+"""Dispatch: finding an endpoint that begins an answer, trying the next where one cannot serve.
+
+After the first byte of an answer nothing is tried again. The choice among endpoints is `grid.dispatch`'s.
+"""
+
+from tokenworks.base import clock, log
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.snapshot import Endpoint
+from tokenworks.gateway import answers, chat, reading
+from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
+from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
+
+_log = log.get(__name__)
+
+# Errors of an endpoint that are about the customer's request. All others are between the endpoint and us.
+_CUSTOMERS = frozenset({400, 404, 413, 422})
+_ERROR_BYTES_MAX = 64 << 10
+
+_UNAVAILABLE = Refusal(
+    Code.ENDPOINT_UNAVAILABLE, "No endpoint can serve this model right now. Retry shortly.", retry_after_ms=1_000
+)
+_REFUSED = Refusal(Code.ENDPOINT_REFUSED, "The endpoint of this model refused the gateway. Contact your operator.")
+_TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint of this model did not answer in time.")
+
+
+async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
+    """An endpoint's answer that has begun well, or how the request ended without one."""
+    tried: list[str] = []
+    refusal = _UNAVAILABLE
+    while len(tried) < gateway.settings.attempts_max:
+        endpoint = gateway.board.choose(delivery.route.endpoints, tried, clock.boot_ns())
+        if endpoint is None:
+            break
+        tried.append(endpoint.id)
+        answer = await _try(delivery, gateway, endpoint)
+        if not isinstance(answer, Refusal):
+            return answer
+        refusal = answer
+    return Outcome("refused", refusal)
+
+
+async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upstream | Outcome | Refusal:
+    """One attempt. A refusal means that another endpoint may be tried."""
+    body = chat.upstream_body(delivery.request, endpoint.upstream_model, delivery.output_limit)
+    sending = Sending(body, delivery.exchange.request_id)
+    delivery.begin_attempt(endpoint, sending, gateway)
+    delivery.exchange.drains = endpoint.disconnect == "drain"
+    answer = await gateway.upstreams.send(endpoint, sending)
+    if isinstance(answer, Unreachable):
+        _warn(endpoint, answer.text)
+        if answer.silent:
+            return Outcome("endpoint_timeout", _TIMEOUT)
+        delivery.end_attempt(gateway, "endpoint_broken")
+        return _UNAVAILABLE
+    if 200 <= answer.status < 300:
+        return answer
+    if answer.status in _CUSTOMERS:
+        return await _pass_on(answer)
+    answer.let_go()
+    _warn(endpoint, f"status {answer.status}")
+    delivery.end_attempt(gateway, "refused")
+    gateway.board.failed(endpoint.id, clock.boot_ns())
+    return _busy(answer) if answer.status == 429 or answer.status >= 500 else _REFUSED
+
+
+async def _pass_on(answer: Upstream) -> Outcome:
+    """The endpoint's error about the customer's request, in OpenAI's shape."""
+    body = b""
+    try:
+        while len(body) < _ERROR_BYTES_MAX and (data := await answer.chunk()):
+            body += data
+    except (UpstreamBroken, UpstreamSilent) as fault:
+        _log.warning("an endpoint's error could not be read", extra={"reason": str(fault)})
+    finally:
+        answer.let_go()
+    found = reading.error(body)
+    if found is None:
+        text = f"The endpoint of this model refused the request with status {answer.status}."
+        shaped = answers.error_body(text, answers.INVALID, None, Code.ENDPOINT_REFUSED.value)
+    else:
+        code = found.code if isinstance(found.code, str) else Code.ENDPOINT_REFUSED.value
+        shaped = answers.error_body(found.message, found.type or answers.INVALID, found.param, code)
+    return Outcome("refused", status=answer.status, body=shaped)
+
+
+def _busy(answer: Upstream) -> Refusal:
+    """The endpoint says when to come back, in seconds; a date is not worth reading here."""
+    after = answer.headers.get(b"retry-after", b"")
+    retry_after_ms = min(int(after), 3600) * 1000 if after.isdigit() else 0
+    return Refusal(_UNAVAILABLE.code, _UNAVAILABLE.message, retry_after_ms=max(1_000, retry_after_ms))
+
+
+def _warn(endpoint: Endpoint, reason: str) -> None:
+    _log.warning("an endpoint did not serve", extra={"endpoint": endpoint.id, "reason": reason})

@@ -1,0 +1,125 @@
+"""Flows: coroutines driven by hand, one per request, without an event-loop task.
+
+A flow waits only on `Wait`s. Whoever has what it waits for resolves the wait and the flow goes on at once, in the same
+callback. A task per request was rejected: it costs a future, a scheduled callback and a loop turn at each wait, a fifth
+of the budget of a request. Work that needs asyncio (the bus, connecting) runs as an errand, a task whose result is
+handed over through a `Wait`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Interrupt(Exception):
+    """Thrown into a flow at the point where it waits: it must come to its end now."""
+
+
+class Wait(Generic[T]):
+    """Something a flow waits for; resolved or failed once."""
+
+    __slots__ = ("_fault", "_flow", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._fault: Exception | None = None
+        self._flow: Flow | None = None
+        self._value: T | None = None
+
+    def resolve(self, value: T) -> bool:
+        """Hand over the value; False if nobody waits (any more)."""
+        self._value = value
+        return self._finish()
+
+    def fail(self, fault: Exception) -> bool:
+        """Raise the fault where the flow waits; False if nobody waits (any more)."""
+        self._fault = fault
+        return self._finish()
+
+    def attach(self, flow: "Flow") -> None:
+        """Called by the flow that waits."""
+        self._flow = flow
+
+    def _finish(self) -> bool:
+        self.done = True
+        return self._flow is not None and self._flow.resume(self)
+
+    def __await__(self) -> Generator["Wait[T]", None, T]:
+        if not self.done:
+            yield self
+        if self._fault is not None:
+            raise self._fault
+        return self._value  # pyright: ignore[reportReturnType] - resolved, so it is a T
+
+
+class Flow:
+    """One coroutine on its way. `on_end` is called once, also when the coroutine ends by a fault."""
+
+    __slots__ = ("_coroutine", "_on_end", "_wait")
+
+    def __init__(self, coroutine: Coroutine[Wait[Any], None, None], on_end: Callable[[], None]) -> None:
+        self._coroutine = coroutine
+        self._on_end = on_end
+        self._wait: Wait[Any] | None = None
+
+    def start(self) -> None:
+        """Run up to the first wait."""
+        self._advance(None)
+
+    def resume(self, wait: Wait[Any]) -> bool:
+        """Go on after `wait`; False if the flow was interrupted and no longer waits for it."""
+        if self._wait is not wait:
+            return False
+        self._advance(None)
+        return True
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """Throw `reason` into the coroutine where it waits."""
+        if self._wait is not None:
+            self._advance(reason)
+
+    def _advance(self, reason: Interrupt | None) -> None:
+        self._wait = None
+        waiting = False
+        try:
+            wait = self._coroutine.send(None) if reason is None else self._coroutine.throw(reason)
+            wait.attach(self)
+            self._wait = wait
+            waiting = True
+        except StopIteration:
+            pass
+        finally:
+            if not waiting:
+                self._on_end()
+
+
+class Errands:
+    """Tasks started on behalf of flows; kept here so that they are not collected while they run."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine as a task. It hands over its result itself."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def cancel(self) -> None:
+        """Stop what still runs."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def pause(seconds: float) -> None:
+    """Let a flow wait for a while."""
+    wait: Wait[None] = Wait()
+    timer = asyncio.get_running_loop().call_later(seconds, wait.resolve, None)
+    try:
+        await wait
+    finally:
+        timer.cancel()

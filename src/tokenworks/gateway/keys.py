@@ -1,0 +1,104 @@
+"""Keys: who a request is from. A bounded memory of keys by digest, filled by asking the office.
+
+A remembered key is trusted for a named time without asking, so the gateway goes on while the office is away; an
+announced change is forgotten at once. Secrets are never kept, only their SHA-256.
+"""
+
+from hashlib import sha256
+
+from tokenworks.base import clock
+from tokenworks.base.bus import BusFault
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.snapshot import Key
+from tokenworks.core.wire import KeyChanged
+from tokenworks.gateway.flow import Errands, Wait
+from tokenworks.gateway.office import Office
+
+_MISSING = Refusal(Code.KEY_MISSING, "No API key was given. Send the header `Authorization: Bearer sk-tw-…`.")
+_INVALID = Refusal(Code.KEY_INVALID, "This API key is not known. Check it, or create one in the portal.")
+_UNREACHABLE = Refusal(
+    Code.LEASE_UNAVAILABLE, "The API key cannot be checked right now. Retry shortly.", retry_after_ms=1_000
+)
+_REFUSED = {
+    Code.KEY_REVOKED: "This API key was revoked. Use another one.",
+    Code.ACCOUNT_SUSPENDED: "The account of this API key is suspended. Contact your operator.",
+}
+
+
+def digest_of(headers: dict[bytes, bytes]) -> bytes | None:
+    """SHA-256 of the key in `authorization` or `x-api-key`; None if there is none."""
+    given = headers.get(b"authorization")
+    if given is not None and given[:7].lower() == b"bearer ":
+        secret = given[7:].strip()
+    else:
+        secret = headers.get(b"x-api-key", b"").strip()
+    return sha256(secret).digest() if secret else None
+
+
+class Keys:
+    """The memory of one worker. Entries are kept in the order in which they were asked for; the oldest goes first."""
+
+    def __init__(self, office: Office, errands: Errands, entries_max: int, stale_ms: int) -> None:
+        self._office = office
+        self._errands = errands
+        self._entries_max = entries_max
+        self._stale_ns = stale_ms * clock.MS
+        self._entries: dict[bytes, tuple[Key, int]] = {}
+        self._lookups: dict[bytes, list[Wait[Key | Refusal]]] = {}
+        self._changes = 0
+
+    async def authenticate(self, headers: dict[bytes, bytes]) -> Key | Refusal:
+        """The key that the headers hold, or why it may not be used."""
+        digest = digest_of(headers)
+        if digest is None:
+            return _MISSING
+        entry = self._entries.get(digest)
+        if entry is None or clock.boot_ns() - entry[1] > self._stale_ns:
+            found = await self._ask(digest)
+        else:
+            found = entry[0]
+        if isinstance(found, Key) and found.refused:
+            code = Code(found.refused)
+            return Refusal(code, _REFUSED.get(code, "This API key may not be used."))
+        return found
+
+    def forget(self, changed: KeyChanged) -> None:
+        """A key changed, or all keys of an account did."""
+        self._changes += 1
+        if changed.digest:
+            self._entries.pop(changed.digest, None)
+        if changed.billing_account_id:
+            for digest, (key, _) in list(self._entries.items()):
+                if key.billing_account_id == changed.billing_account_id:
+                    del self._entries[digest]
+
+    async def _ask(self, digest: bytes) -> Key | Refusal:
+        """Ask the office; all who ask for the same key meanwhile share the answer."""
+        wait: Wait[Key | Refusal] = Wait()
+        waiting = self._lookups.get(digest)
+        if waiting is None:
+            waiting = self._lookups[digest] = []
+            self._errands.start(self._look_up(digest))
+        waiting.append(wait)
+        return await wait
+
+    async def _look_up(self, digest: bytes) -> None:
+        answer: Key | Refusal = _UNREACHABLE
+        asked_ns, changes = clock.boot_ns(), self._changes
+        try:
+            key = await self._office.find_key(digest)
+            answer = key or _INVALID
+            # A change announced meanwhile may not be in the answer yet: it serves those who wait and is not kept.
+            if key is not None and changes == self._changes:
+                self._remember(digest, key, asked_ns)
+        except BusFault:
+            pass
+        finally:
+            for wait in self._lookups.pop(digest):
+                wait.resolve(answer)
+
+    def _remember(self, digest: bytes, key: Key, asked_ns: int) -> None:
+        self._entries.pop(digest, None)
+        if len(self._entries) >= self._entries_max:
+            del self._entries[next(iter(self._entries))]
+        self._entries[digest] = (key, asked_ns)

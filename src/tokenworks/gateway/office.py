@@ -1,0 +1,76 @@
+"""The office as the gateway sees it: four questions over the bus, and what it announces.
+
+Encodes and decodes; decides nothing and remembers nothing. Where the office cannot be asked, `BusFault` comes through.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from tokenworks.base.bus import Bus, BusFault
+from tokenworks.core import wire
+from tokenworks.core.leasing import LeaseReply, LeaseRequest
+from tokenworks.core.snapshot import Catalog, Key
+
+_pack = msgspec.msgpack.encode
+
+
+class Office(Protocol):
+    """What workers ask. `BusOffice` is the real one; tests answer from memory."""
+
+    async def lease(self, request: LeaseRequest) -> LeaseReply:
+        """Balance for an account."""
+        ...
+
+    async def find_key(self, digest: bytes) -> Key | None:
+        """Whose key this is."""
+        ...
+
+    async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
+        """Journal frames for the ledger."""
+        ...
+
+
+class BusOffice:
+    """The office over NATS."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def lease(self, request: LeaseRequest) -> LeaseReply:
+        """Balance for an account."""
+        return await self._ask(wire.LEASE_REQUEST, request, LeaseReply)
+
+    async def find_key(self, digest: bytes) -> Key | None:
+        """Whose key this is."""
+        return (await self._ask(wire.KEY_LOOKUP, wire.KeyLookup(digest), wire.KeyAnswer)).key
+
+    async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
+        """Journal frames for the ledger."""
+        return await self._ask(wire.SHIP, request, wire.ShipReply)
+
+    async def on_key_changed(self, forget: Callable[[wire.KeyChanged], None]) -> None:
+        """Call `forget` for every announcement that a key changed."""
+
+        async def handle(_subject: str, payload: bytes) -> None:
+            forget(msgspec.msgpack.decode(payload, type=wire.KeyChanged))
+
+        await self._bus.subscribe(wire.KEY_CHANGED, handle)
+
+    async def catalogs(self) -> AsyncIterator[Catalog]:
+        """The catalog now, after each change, and again from time to time as a confirmation."""
+        revision = -1
+        catalog: Catalog | None = None
+        async for entry in self._bus.watch(wire.CATALOG_BUCKET, wire.CATALOG_KEY):
+            if catalog is None or entry.revision != revision:
+                catalog = msgspec.msgpack.decode(entry.value, type=Catalog)
+                revision = entry.revision
+            yield catalog
+
+    async def _ask(self, subject: str, question: object, kind: Any) -> Any:
+        answer = await self._bus.request(subject, _pack(question))
+        try:
+            return msgspec.msgpack.decode(answer, type=kind)
+        except msgspec.DecodeError as fault:
+            raise BusFault(f"the answer on {subject} cannot be read: {fault}") from fault

@@ -1,0 +1,141 @@
+"""The life of a request, as one flat function: authenticate, parse, admit, reserve, open, dispatch, relay, charge.
+
+Each step moves on or refuses. After the opening there is no way out that does not pass through `charge`.
+"""
+
+from tokenworks.base import clock
+from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull
+from tokenworks.core.bounds import Need, need
+from tokenworks.core.journal import Opening, Reserved
+from tokenworks.core.purse import Reservation
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.snapshot import Key
+from tokenworks.gateway import chat
+from tokenworks.gateway.catalog import Route
+from tokenworks.gateway.charge import charge, charged_fields
+from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
+from tokenworks.gateway.dispatch import dispatch
+from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
+from tokenworks.gateway.relay import relay
+from tokenworks.gateway.upstream import Upstream
+
+DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.", retry_after_ms=1_000)
+TOO_LONG = Refusal(Code.ENDPOINT_TIMEOUT, "The request took longer than any request may.")
+JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.", retry_after_ms=5_000)
+
+_CLOSING_BYTES = 384
+_CHARGE_BYTES = 80
+
+
+async def serve(exchange: Exchange, gateway: Gateway) -> None:
+    """Serve one chat completion."""
+    caller = await gateway.keys.authenticate(exchange.headers)
+    if isinstance(caller, Refusal):
+        return exchange.refuse(caller)
+    request = chat.parse(exchange.body)
+    if isinstance(request, Refusal):
+        return exchange.refuse(request)
+    route = admit(request, gateway)
+    if isinstance(route, Refusal):
+        return exchange.refuse(route)
+    bound = need(request.shape, route.model.formula, route.model.context_window, route.model.output_max)
+    holding = gateway.leases.holding(caller.billing_account_id)
+    reservation = await gateway.leases.reserve(
+        holding, bound, request.shape.choices, request.model, gateway.catalog.tariffs
+    )
+    if isinstance(reservation, Refusal):
+        return exchange.refuse(reservation)
+    position = open_request(exchange, gateway, caller, request, route, reservation)
+    if isinstance(position, Refusal):
+        gateway.leases.settle(holding, reservation, ())
+        gateway.leases.give_back(holding)
+        return exchange.refuse(position)
+    covered, limit = clip(reservation.covered, request.shape.choices)
+    delivery = Delivery(
+        exchange, request, route, holding, reservation, covered, limit, clock.boot_ns(), position, Tally()
+    )
+    outcome = await deliver(delivery, gateway)
+    charges = charge(delivery, gateway, outcome)
+    await gateway.records.durable()
+    finish(delivery, outcome, charged_fields(charges))
+    return None
+
+
+def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
+    """How the model is served, if it is."""
+    route = gateway.catalog.route(request.model)
+    if isinstance(route, Route) and not route.endpoints:
+        return Refusal(
+            Code.ENDPOINT_UNAVAILABLE, f"No endpoint serves the model {request.model!r} now.", retry_after_ms=5_000
+        )
+    return route
+
+
+def clip(covered: Need, choices: int) -> tuple[Need, int]:
+    """The output that can be paid for, the same for each choice."""
+    limit = covered.output_max // choices
+    return Need(covered.input_max, limit * choices), limit
+
+
+def open_request(
+    exchange: Exchange,
+    gateway: Gateway,
+    caller: Key,
+    request: chat.ChatRequest,
+    route: Route,
+    reservation: Reservation,
+) -> int | Refusal:
+    """Append the opening; its position in the journal names the request from now on."""
+    parts = reservation.parts
+    close_bytes_max = _CLOSING_BYTES + gateway.settings.attempts_max * route.attempt_bytes
+    for part in parts:
+        close_bytes_max += _CHARGE_BYTES + 4 * (len(part.slice.bucket.id) + len(part.tariff) + len(part.unit))
+    if close_bytes_max > PAYLOAD_BYTES_MAX:
+        return JOURNAL_FULL
+    opening = Opening(
+        exchange.request_id,
+        clock.wall_ns(),
+        caller.legal_entity_id,
+        caller.billing_account_id,
+        caller.key_id,
+        request.model,
+        request.stream,
+        reservation.covered.input_max,
+        reservation.covered.output_max,
+        tuple(Reserved(part.slice.lease_id, part.slice.bucket.id, part.unit, part.amount) for part in parts),
+    )
+    position = gateway.records.open(opening, close_bytes_max)
+    return JOURNAL_FULL if isinstance(position, JournalFull) else position
+
+
+async def deliver(delivery: Delivery, gateway: Gateway) -> Outcome:
+    """Get the answer to the customer, all but its last bytes; every way in which that can end is an outcome."""
+    try:
+        await gateway.records.written()
+        answer = await dispatch(delivery, gateway)
+        outcome = await relay(delivery, gateway, answer) if isinstance(answer, Upstream) else answer
+    except ClientGone:
+        if delivery.is_dispatched and not delivery.request.stream:
+            # What was generated cannot be known; only the input is charged, and the record says so.
+            delivery.tally.flags += ("output_unseen",)
+        return Outcome("client_gone")
+    except Drained:
+        return Outcome("drained", DRAINING)
+    except TooLong:
+        return Outcome("endpoint_timeout", TOO_LONG)
+    if delivery.exchange.gone and outcome.ending == "finished":
+        return Outcome("client_gone")
+    return outcome
+
+
+def finish(delivery: Delivery, outcome: Outcome, fields: bytes) -> None:
+    """The last bytes to the customer, after the closing was written."""
+    exchange = delivery.exchange
+    if outcome.refusal is not None:
+        exchange.refuse(outcome.refusal)
+    elif exchange.streaming:
+        exchange.end_stream(outcome.body)
+    elif outcome.ending == "refused":
+        exchange.answer(outcome.status, outcome.body)
+    else:
+        exchange.answer(200, outcome.body, delivery.fields() + fields)

@@ -1,0 +1,158 @@
+"""Reading answers of endpoints: reported usage, and our own count of what was generated.
+
+Decodes only what is counted. The count of a stream is its number of deltas that carry something; the count of a whole
+answer is its bytes divided by the model's bytes per token. Neither needs a tokenizer, both are kept in the record, and
+both are the basis of a charge only where the endpoint's usage is missing or not plausible.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw
+
+from tokenworks.core.usage import NONE, Reported, from_openai
+
+# A count above this is nonsense, and would not fit the integers of the journal.
+_Count = Annotated[int, Meta(le=1 << 53)]
+_NULL = Raw(b"null")
+_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: _Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class Text(msgspec.Struct):
+    """A delta, or a message: what a model can have written."""
+
+    content: Raw = _NULL
+    reasoning_content: Raw = _NULL
+    reasoning: Raw = _NULL
+    tool_calls: Raw = _NULL
+    function_call: Raw = _NULL
+    refusal: Raw = _NULL
+
+    def parts(self) -> list[bytes]:
+        """The JSON of those that hold anything."""
+        found: list[bytes] = []
+        for field in (
+            self.content,
+            self.reasoning_content,
+            self.reasoning,
+            self.tool_calls,
+            self.function_call,
+            self.refusal,
+        ):
+            if field is not _NULL and (part := bytes(field)) not in _NOTHING:
+                found.append(part)
+        return found
+
+
+class _StreamChoice(msgspec.Struct):
+    delta: Text | None = None
+    finish_reason: str | None = None
+
+
+class StreamChunk(msgspec.Struct):
+    """One event of a stream."""
+
+    choices: list[_StreamChoice] | None = None
+    usage: Raw = _NULL
+    error: Raw = _NULL
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether usage is reported here."""
+        return bytes(self.usage) != b"null"
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the endpoint gives up."""
+        return bytes(self.error) != b"null"
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether a choice ends here."""
+        return any(choice.finish_reason is not None for choice in self.choices or ())
+
+    def count(self) -> int:
+        """Choices with a delta that carries something."""
+        return sum(1 for choice in self.choices or () if choice.delta is not None and choice.delta.parts())
+
+
+class _WholeChoice(msgspec.Struct):
+    message: Text
+
+
+class WholeAnswer(msgspec.Struct):
+    """An unstreamed answer."""
+
+    choices: Annotated[list[_WholeChoice], Meta(min_length=1)]
+    usage: Raw = _NULL
+
+    def count(self, bytes_per_token: int) -> int:
+        """Tokens by bytes, each choice rounded up."""
+        return sum(-(-sum(map(_text_bytes, choice.message.parts())) // bytes_per_token) for choice in self.choices)
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class ErrorAnswer(msgspec.Struct):
+    """OpenAI's error object, as endpoints send it."""
+
+    error: _Error
+
+
+class FlatErrorAnswer(_Error):
+    """The same without the outer object, as some engines send it."""
+
+
+_usage = msgspec.json.Decoder(_Usage).decode
+_text = msgspec.json.Decoder(str).decode
+stream_chunk = msgspec.json.Decoder(StreamChunk).decode
+whole_answer = msgspec.json.Decoder(WholeAnswer).decode
+
+
+def reported(raw: Raw) -> Reported | None:
+    """Usage as the endpoint reported it, in disjoint classes; None where it reported none."""
+    if bytes(raw) == b"null":
+        return None
+    try:
+        usage = _usage(raw)
+    except msgspec.DecodeError as fault:
+        return Reported(NONE, str(fault))
+    read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = (read.cached_tokens or 0) if read else 0
+    reasoning = (written.reasoning_tokens or 0) if written else 0
+    return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
+
+
+def error(body: bytes) -> _Error | None:
+    """The error an endpoint answered with, if it is one that can be read."""
+    for kind in (ErrorAnswer, FlatErrorAnswer):
+        try:
+            found = msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        return found.error if isinstance(found, ErrorAnswer) else found
+    return None
+
+
+def _text_bytes(part: bytes) -> int:
+    return len(_text(part).encode()) if part.startswith(b'"') else len(part)

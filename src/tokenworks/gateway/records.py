@@ -1,0 +1,122 @@
+"""The worker's journal as its requests use it: typed entries, and one write for all entries of a loop turn.
+
+A request that must not go on before its entry is with the operating system waits for `written`; all that wait in one
+turn of the loop share one write(2). Files, frames and fsync belong to `base.journal`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from tokenworks.base.journal import GroupSync, JournalFault, JournalFull, JournalWriter
+from tokenworks.core import journal
+from tokenworks.gateway.flow import Errands, Wait
+
+
+class Records:
+    """The one writer of this process's journal. A fault of the disk is final; `on_fault` is told of it."""
+
+    def __init__(
+        self,
+        writer: JournalWriter,
+        sync: GroupSync | None,
+        errands: Errands,
+        on_fault: Callable[[JournalFault], None],
+    ) -> None:
+        self._writer = writer
+        self._sync = sync
+        self._errands = errands
+        self._on_fault = on_fault
+        self._scheduled = False
+        self._waiting: deque[Wait[None]] = deque()
+        self._open: dict[int, None] = {}
+        self._leases: dict[int, int] = {}
+        self._last = 0
+
+    @property
+    def keep_from(self) -> int:
+        """Frames from here on are needed after a crash, to close running requests and give leases back."""
+        written = self._writer.written
+        return min(next(iter(self._open), written), next(iter(self._leases.values()), written))
+
+    def open(self, opening: journal.Opening, close_bytes_max: int) -> int | JournalFull:
+        """Append the opening of a request, with space for its closing; its position names the request from now on."""
+        position = self._writer.append_opening(journal.encode(opening), close_bytes_max)
+        if not isinstance(position, JournalFull):
+            self._open[position] = None
+            self._schedule()
+        return position
+
+    def close(self, closing: journal.Closing) -> None:
+        """Append the closing of a request."""
+        self._last = self._writer.append_closing(journal.encode(closing), closing.opening)
+        del self._open[closing.opening]
+        self._schedule()
+
+    def append(self, entry: journal.Checkpoint | journal.LeaseTaken | journal.LeaseClose) -> bool:
+        """Append another entry. False where it would take space that closings were promised, or the disk failed."""
+        try:
+            position = self._writer.append(journal.encode(entry))
+        except JournalFault as fault:
+            self._on_fault(fault)
+            return False
+        if isinstance(position, JournalFull):
+            return False
+        if isinstance(entry, journal.LeaseTaken):
+            self._leases[entry.lease_id] = position
+        elif isinstance(entry, journal.LeaseClose):
+            self._leases.pop(entry.lease_id, None)
+        self._schedule()
+        return True
+
+    async def written(self) -> None:
+        """Return when everything appended so far would outlive this process."""
+        wait: Wait[None] = Wait()
+        self._waiting.append(wait)
+        self._schedule()
+        await wait
+
+    async def durable(self) -> None:
+        """Return when everything appended so far is as durable as the setting `durability` says."""
+        if self._sync is None:
+            await self.written()
+            return
+        wait: Wait[None] = Wait()
+        self._errands.start(_synced(self._sync, self._last, wait))
+        await wait
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        waiting, self._waiting = self._waiting, deque()
+        try:
+            self._writer.flush()
+        except JournalFault as fault:
+            self._on_fault(fault)
+            for wait in waiting:
+                wait.fail(fault)
+            return
+        _resume(waiting)
+
+
+def _resume(waiting: deque[Wait[None]]) -> None:
+    """Let the flows go on, each on its own: a fault in one is the loop's to report and must not stop the others."""
+    try:
+        while waiting:
+            waiting.popleft().resolve(None)
+    finally:
+        if waiting:
+            asyncio.get_running_loop().call_soon(_resume, waiting)
+
+
+async def _synced(sync: GroupSync, position: int, wait: Wait[None]) -> None:
+    try:
+        await sync.synced_through(position)
+    except JournalFault as fault:
+        wait.fail(fault)
+        return
+    wait.resolve(None)

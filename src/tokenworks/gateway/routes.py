@@ -1,0 +1,73 @@
+"""Routes: which path and method is served by what, and what every request has in common when it cannot go on."""
+
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from tokenworks.base.journal import JournalFault
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.snapshot import Model
+from tokenworks.gateway import pipeline
+from tokenworks.gateway.catalog import Route
+from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
+
+_MODELS = "/v1/models"
+_METHODS = {"/v1/chat/completions": b"POST", _MODELS: b"GET", "/healthz": b"GET", "/readyz": b"GET"}
+_encode = msgspec.json.encode
+
+
+class Routes:
+    """The handler of all exchanges."""
+
+    def __init__(self, gateway: Gateway, is_ready: Callable[[], bool]) -> None:
+        self._gateway = gateway
+        self._is_ready = is_ready
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one exchange, however it ends."""
+        try:
+            await self._serve(exchange)
+        except ClientGone:
+            pass  # nobody is left to answer
+        except Drained:
+            exchange.refuse(pipeline.DRAINING)
+        except TooLong:
+            exchange.refuse(pipeline.TOO_LONG)
+        except JournalFault:
+            exchange.refuse(pipeline.JOURNAL_FULL)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        path = exchange.path
+        method = _METHODS.get(path) or (b"GET" if path.startswith(_MODELS + "/") else None)
+        if method is None:
+            exchange.refuse(Refusal(Code.ROUTE_NOT_FOUND, f"There is nothing at {path}."))
+        elif exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
+            refusal = Refusal(Code.METHOD_NOT_ALLOWED, f"Use {method.decode()} for {path}.")
+            exchange.refuse(refusal, b"allow: %b\r\n" % method)
+        elif method == b"POST":
+            await pipeline.serve(exchange, self._gateway)
+        elif path == "/healthz":
+            exchange.answer(200, b'{"status":"ok"}')
+        elif path == "/readyz":
+            ready = self._is_ready()
+            exchange.answer(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"not ready"}')
+        else:
+            await self._models(exchange, unquote(path[len(_MODELS) + 1 :]))
+
+    async def _models(self, exchange: Exchange, model_id: str) -> None:
+        caller = await self._gateway.keys.authenticate(exchange.headers)
+        if isinstance(caller, Refusal):
+            return exchange.refuse(caller)
+        if not model_id:
+            listed = [_shown(model) for model in self._gateway.catalog.models]
+            return exchange.answer(200, _encode({"object": "list", "data": listed}))
+        route = self._gateway.catalog.route(model_id)
+        if isinstance(route, Route):
+            return exchange.answer(200, _encode(_shown(route.model)))
+        return exchange.refuse(route)
+
+
+def _shown(model: Model) -> dict[str, str | int]:
+    return {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}

@@ -1,0 +1,133 @@
+"""Succession: what a worker does with the journals of workers that died.
+
+Requests without a closing are closed at their last checkpoint, leases are given back, everything is shipped, and the
+journal goes. Doing it twice changes nothing: a closing names its opening, and the ledger takes one.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenworks.base import clock, log
+from tokenworks.base.config import Settings
+from tokenworks.base.journal import (
+    JournalFault,
+    JournalFull,
+    JournalLive,
+    JournalWriter,
+    list_journals,
+    read_frames,
+    remove,
+    split,
+)
+from tokenworks.base.journal_folder import segments_in_use
+from tokenworks.core import journal
+from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, LeaseTaken, Opening
+from tokenworks.core.usage import NONE
+from tokenworks.gateway.office import Office
+from tokenworks.gateway.shipper import Shipper
+
+_READ_BYTES = 1 << 20
+
+_log = log.get(__name__)
+
+
+async def succeed(office: Office, settings: Settings, own: Path) -> None:
+    """Settle every journal that nobody writes."""
+    for folder in list_journals(settings.journal_dir):
+        if folder == own:
+            continue
+        try:
+            await _settle(office, settings, folder)
+        except JournalLive:
+            continue
+        except (JournalFault, OSError) as fault:
+            # Another worker may just have finished it. Else the next start tries again; nothing is lost meanwhile.
+            _log.warning("a dead worker's journal stays", extra={"journal": folder.name, "reason": str(fault)})
+
+
+async def _settle(office: Office, settings: Settings, folder: Path) -> None:
+    writer = JournalWriter.resume(folder, settings.journal_segment_bytes)
+    try:
+        start = next(segments_in_use(folder))[1].base
+        if writer.written:
+            missing = list(left_open(_entries(folder, start), clock.wall_ns()))
+            _append(writer, missing)
+            _log.info(
+                "settling a dead worker's journal",
+                extra={"journal": folder.name, "closed": sum(isinstance(entry, Closing) for entry in missing)},
+            )
+            # The lock is held until all is posted, so that no other worker does the same.
+            shipper = Shipper(
+                office, settings, folder, start=start, through=lambda: writer.synced, keep_from=lambda: start
+            )
+            await shipper.finish()
+    finally:
+        writer.close()
+    remove(folder)
+
+
+def left_open(entries: Iterable[tuple[int, Entry]], now_ns: int) -> Iterator[Closing | LeaseClose]:
+    """The entries that a dead worker owes: closings of its requests, then its leases with what is left of them."""
+    openings: dict[int, Opening] = {}
+    checkpoints: dict[int, Checkpoint] = {}
+    leases: dict[int, int] = {}
+    for position, entry in entries:
+        if isinstance(entry, Opening):
+            openings[position] = entry
+        elif isinstance(entry, Checkpoint):
+            checkpoints[entry.opening] = entry
+        elif isinstance(entry, Closing):
+            openings.pop(entry.opening, None)
+            _subtract(leases, entry)
+        elif isinstance(entry, LeaseTaken):
+            leases[entry.lease_id] = entry.amount
+        elif isinstance(entry, LeaseClose):
+            leases.pop(entry.lease_id, None)
+    for position in openings:
+        closing = _orphan(position, checkpoints.get(position), now_ns)
+        _subtract(leases, closing)
+        yield closing
+    for lease_id, remainder in leases.items():
+        yield LeaseClose(lease_id, remainder)
+
+
+def _subtract(leases: dict[int, int], closing: Closing) -> None:
+    for charge in closing.charges:
+        if charge.lease_id in leases:
+            leases[charge.lease_id] -= charge.amount
+
+
+def _orphan(position: int, last: Checkpoint | None, now_ns: int) -> Closing:
+    """Closed as far as it is known to have come; without a checkpoint nothing is charged."""
+    if last is None:
+        return Closing(position, now_ns, "orphaned", "none", NONE, NONE, None, (), (), (), 0)
+    return Closing(
+        position,
+        now_ns,
+        "orphaned",
+        "counted",
+        last.counted,
+        last.counted,
+        None,
+        (),
+        last.charges,
+        last.attempts,
+        last.attempts[-1].first_token_after_ns if last.attempts else 0,
+    )
+
+
+def _entries(folder: Path, start: int) -> Iterator[tuple[int, Entry]]:
+    position = start
+    while (batch := read_frames(folder, position, _READ_BYTES)).data:
+        for offset, payload in split(batch.data):
+            yield batch.from_position + offset, journal.decode(payload)
+        position = batch.to_position
+
+
+def _append(writer: JournalWriter, missing: list[Closing | LeaseClose]) -> None:
+    for entry in missing:
+        full = writer.append(journal.encode(entry))
+        if isinstance(full, JournalFull):
+            raise JournalFault(f"no space to close the requests of a dead worker: {full.reason}")
+    writer.flush()
+    writer.sync()

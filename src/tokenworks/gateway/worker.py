@@ -1,0 +1,160 @@
+"""A gateway worker: builds the parts, serves on a listening socket, and stops in good order.
+
+The way into the room is `run`. The process around it (arguments, event loop, exit code) is `app.gateway`.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from tokenworks.base import bus as buses
+from tokenworks.base import clock, ids, log
+from tokenworks.base.config import Settings
+from tokenworks.base.journal import GroupSync, JournalFault, JournalWriter, remove
+from tokenworks.core import journal
+from tokenworks.gateway.catalog import CatalogInUse
+from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.flow import Errands
+from tokenworks.gateway.keys import Keys
+from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.office import BusOffice
+from tokenworks.gateway.records import Records
+from tokenworks.gateway.routes import Routes
+from tokenworks.gateway.server import TICK_MS, Server
+from tokenworks.gateway.shipper import Shipper
+from tokenworks.gateway.succession import succeed
+from tokenworks.gateway.upstream import Upstreams
+from tokenworks.grid.dispatch import Board
+
+_BACKLOG = 4096
+
+_log = log.get(__name__)
+
+
+async def run(settings: Settings, listener: socket.socket, index: int, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM. Raises `BusFault` or `JournalFault` when it cannot start or cannot go on."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    name = f"gw-{index}"
+    bus = await buses.connect(settings.nats_url, settings.nats_token, name, timeout_ms=settings.bus_timeout_ms)
+    try:
+        worker = Worker(settings, BusOffice(bus), name)
+        await worker.serve(listener, stop, ready)
+    finally:
+        await bus.close()
+
+
+class Worker:
+    """One process's worth of gateway."""
+
+    def __init__(self, settings: Settings, office: BusOffice, name: str) -> None:
+        self._settings = settings
+        self._office = office
+        self._errands = Errands()
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        journal_id = ids.new("jrn")
+        self._writer = JournalWriter.create(settings.journal_dir / name / journal_id, settings.journal_segment_bytes)
+        self._writer.append(journal.encode(journal.Head(journal_id, name, clock.wall_ns())))
+        self._writer.flush()
+        self._sync = GroupSync(self._writer, settings.journal_fsync_ms)
+        self._records = Records(
+            self._writer, self._sync if settings.durability == "every" else None, self._errands, self._on_fault
+        )
+        self._leases = Leases(
+            office,
+            self._errands,
+            self._records.append,
+            worker=name,
+            epoch=journal_id,
+            use_ms=settings.lease_use_ms,
+            wait_ms=settings.lease_wait_ms,
+        )
+        self._keys = Keys(office, self._errands, settings.key_cache_entries, settings.key_stale_ms)
+        self._catalog = CatalogInUse(settings.catalog_stale_ms)
+        self._upstreams = Upstreams(settings, self._errands)
+        self._board = Board(settings.endpoint_rest_ms * clock.MS)
+        gateway = Gateway(
+            settings, self._keys, self._catalog, self._leases, self._records, self._upstreams, self._board
+        )
+        self._server = Server(settings, Routes(gateway, self._is_ready).handle)
+        self._shipper = Shipper(
+            office,
+            settings,
+            self._writer.folder,
+            start=0,
+            through=lambda: self._writer.synced,
+            keep_from=lambda: self._records.keep_from,
+        )
+
+    async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until `stop`, then drain."""
+        await self._office.on_key_changed(self._keys.forget)
+        has_catalog = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._sync.run()),
+                group.create_task(self._shipper.run()),
+                group.create_task(self._follow_catalog(has_catalog)),
+                group.create_task(self._tick()),
+                group.create_task(succeed(self._office, self._settings, self._writer.folder)),
+            ]
+            stopped = group.create_task(stop.wait())
+            if await self._first(stopped, group.create_task(has_catalog.wait())):
+                tcp = await asyncio.get_running_loop().create_server(
+                    self._server.connection, sock=listener, backlog=_BACKLOG
+                )
+                ready()
+                _log.info("serving", extra={"journal": self._writer.folder.name})
+                await self._first(stopped, self._fault)
+                tcp.close()
+                await self._server.drain(self._settings.drain_ms)
+            self._leases.close_all()
+            for task in tasks:
+                task.cancel()
+        await self._leave()
+
+    async def _first(self, stopped: asyncio.Task[bool], other: asyncio.Future[Any]) -> bool:
+        """Wait for either; False when it is time to stop. A fault is raised."""
+        await asyncio.wait([stopped, other], return_when=asyncio.FIRST_COMPLETED)
+        if other.done():
+            other.result()
+        else:
+            other.cancel()
+        return not stopped.done()
+
+    async def _leave(self) -> None:
+        """Everything is closed: ship the rest. Without the office the journal stays for a successor."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(self._settings.bus_timeout_ms / 1000):
+                await self._shipper.finish()
+            remove(self._writer.folder)
+        except TimeoutError:
+            _log.warning("the journal stays for a successor", extra={"journal": self._writer.folder.name})
+        self._upstreams.close()
+        await self._errands.cancel()
+
+    async def _follow_catalog(self, has_catalog: asyncio.Event) -> None:
+        async for catalog in self._office.catalogs():
+            if self._catalog.take(catalog):
+                _log.info("catalog in use", extra={"version": catalog.version, "models": len(catalog.models)})
+                endpoint_ids = self._catalog.endpoint_ids
+                self._upstreams.keep(endpoint_ids)
+                self._board.keep(endpoint_ids)
+            has_catalog.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_MS / 1000)
+            self._server.tick()
+            self._upstreams.tick()
+            self._leases.tick()
+
+    def _is_ready(self) -> bool:
+        return self._catalog.ready and not self._server.draining
+
+    def _on_fault(self, fault: JournalFault) -> None:
+        if not self._fault.done():
+            self._fault.set_exception(fault)

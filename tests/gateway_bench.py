@@ -1,0 +1,194 @@
+"""A gateway on a bench: all its parts in this process, a stand-in office, scripted suppliers, and time that a test moves.
+
+Nothing ticks by itself; `tick` does what a worker does four times a second.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from stand_in_office import SECRET, StandInOffice, catalog, endpoint
+from supplier import Supplier, supplier
+from tokenworks.base import clock
+from tokenworks.base.config import Settings
+from tokenworks.base.journal import GroupSync, JournalFault, JournalWriter, read_frames, split
+from tokenworks.core import journal
+from tokenworks.core.journal import Closing, Entry, Opening
+from tokenworks.core.snapshot import Catalog
+from tokenworks.core.wire import ShipRequest
+from tokenworks.gateway.catalog import CatalogInUse
+from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.flow import Errands
+from tokenworks.gateway.keys import Keys
+from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.records import Records
+from tokenworks.gateway.routes import Routes
+from tokenworks.gateway.server import Server
+from tokenworks.gateway.upstream import Upstreams
+from tokenworks.grid.dispatch import Board
+
+PATH = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20}
+
+
+@dataclass
+class Bench:
+    """The running gateway and everything around it."""
+
+    settings: Settings
+    office: StandInOffice
+    suppliers: list[Supplier]
+    writer: JournalWriter
+    gateway: Gateway
+    server: Server
+    address: tuple[str, int] = ("", 0)
+    faults: list[JournalFault] = field(default_factory=list)
+    clients: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    @property
+    def supplier(self) -> Supplier:
+        """The first supplier."""
+        return self.suppliers[0]
+
+    @property
+    def url(self) -> str:
+        """Where customers connect."""
+        return f"http://{self.address[0]}:{self.address[1]}"
+
+    @property
+    def client(self) -> httpx2.AsyncClient:
+        """A customer with the test's key."""
+        return httpx2.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {SECRET}"}, timeout=10)
+
+    async def ask(self, **fields: Any) -> httpx2.Response:
+        """One unstreamed chat completion of the test's customer."""
+        async with self.client as client:
+            return await client.post(PATH, json=BODY | fields)
+
+    async def ask_stream(self, **fields: Any) -> tuple[httpx2.Response, list[Any]]:
+        """One streamed chat completion: the answer and the data of its events; `[DONE]` as it is."""
+        async with self.client as client:
+            answer = await client.post(PATH, json=BODY | {"stream": True} | fields)
+        lines = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+        return answer, [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A bare connection, closed when the bench is."""
+        reader, writer = await asyncio.open_connection(*self.address)
+        self.clients.append(writer)
+        return reader, writer
+
+    def request(self, **fields: Any) -> bytes:
+        """The bytes of a chat completion."""
+        body = json.dumps(BODY | fields, separators=(",", ":")).encode()
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def use(self, used: Catalog) -> None:
+        """Swap the catalog."""
+        self.gateway.catalog.take(used)
+
+    def tick(self, times: int = 1) -> None:
+        """What the worker does every 250 ms."""
+        for _ in range(times):
+            self.server.tick()
+            self.gateway.upstreams.tick()
+            self.gateway.leases.tick()
+
+    async def ship(self) -> None:
+        """Let the office have the journal."""
+        self.writer.flush()
+        batch = read_frames(self.writer.folder, 0, 4 << 20)
+        await self.office.ship(ShipRequest("jrn_test", "gw-0", 0, batch.data))
+
+    def entries(self) -> list[Entry]:
+        """The journal as it stands on disk."""
+        batch = read_frames(self.writer.folder, 0, 4 << 20)
+        return [journal.decode(payload) for _, payload in split(batch.data)]
+
+    def closings(self) -> list[Closing]:
+        """Its closings. Also checks that each names an opening, once."""
+        batch = read_frames(self.writer.folder, 0, 4 << 20)
+        entries = [(position, journal.decode(payload)) for position, payload in split(batch.data)]
+        opened = [position for position, entry in entries if isinstance(entry, Opening)]
+        closings = [entry for _, entry in entries if isinstance(entry, Closing)]
+        assert len({closing.opening for closing in closings}) == len(closings)
+        assert {closing.opening for closing in closings} <= set(opened)
+        return closings
+
+    async def closing(self, number: int = 0) -> Closing:
+        """The closing with this number, when it has been written."""
+        async with asyncio.timeout(5):
+            while len(self.closings()) <= number:
+                await self.gateway_turn()
+        return self.closings()[number]
+
+    async def gateway_turn(self) -> None:
+        """Let the loop do what is ready."""
+        await asyncio.sleep(0)
+
+    def held(self) -> tuple[int, int, int]:
+        """(free, reserved, slices) of the test's account: what a purse must add up to."""
+        slices = self.gateway.leases.holding("ba_1").purse.slices
+        return sum(each.free for each in slices), sum(each.reserved for each in slices), len(slices)
+
+
+@contextlib.asynccontextmanager
+async def bench(folder: Path, *, suppliers: int = 1, balance: int = 1_000_000, **changes: Any) -> AsyncGenerator[Bench]:
+    """A gateway in front of this many suppliers of the model `m`; the test's account has this balance."""
+    settings = Settings(**({"data_dir": str(folder), "journal_segment_bytes": 1 << 20, "lease_wait_ms": 200} | changes))
+    async with contextlib.AsyncExitStack() as stack:
+        running = [await stack.enter_async_context(supplier()) for _ in range(suppliers)]
+        office = StandInOffice()
+        office.give(balance)
+        made = _make(settings, office, running)
+        made.use(catalog(*(endpoint(each.url, f"ep_{number}") for number, each in enumerate(running, 1))))
+        tcp = await asyncio.get_running_loop().create_server(made.server.connection, "127.0.0.1", 0)
+        made.address = tcp.sockets[0].getsockname()
+        try:
+            yield made
+        finally:
+            tcp.close()
+            for client in made.clients:
+                client.transport.abort()
+            await made.server.drain(0)
+            made.gateway.upstreams.close()
+            await tcp.wait_closed()
+            made.writer.close()
+
+
+def _make(settings: Settings, office: StandInOffice, running: list[Supplier]) -> Bench:
+    errands = Errands()
+    writer = JournalWriter.create(settings.journal_dir / "gw-0" / "jrn_test", settings.journal_segment_bytes)
+    writer.append(journal.encode(journal.Head("jrn_test", "gw-0", 1)))
+    sync = GroupSync(writer, settings.journal_fsync_ms)
+    faults: list[JournalFault] = []
+    records = Records(writer, sync if settings.durability == "every" else None, errands, faults.append)
+    leases = Leases(
+        office,
+        errands,
+        records.append,
+        worker="gw-0",
+        epoch="jrn_test",
+        use_ms=settings.lease_use_ms,
+        wait_ms=settings.lease_wait_ms,
+    )
+    gateway = Gateway(
+        settings,
+        Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms),
+        CatalogInUse(settings.catalog_stale_ms),
+        leases,
+        records,
+        Upstreams(settings, errands),
+        Board(settings.endpoint_rest_ms * clock.MS),
+    )
+    server = Server(settings, Routes(gateway, lambda: True).handle)
+    return Bench(settings, office, running, writer, gateway, server, faults=faults)
