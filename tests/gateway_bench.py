@@ -1,4 +1,4 @@
-"""A gateway on a bench: all its parts in this process, a stand-in office, scripted suppliers, and time that a test moves.
+"""A gateway on a bench: its parts in this process, a stand-in office, scripted suppliers, and time that a test moves.
 
 Nothing ticks by itself; `tick` does what a worker does four times a second.
 """
@@ -34,7 +34,22 @@ from tokenworks.gateway.upstream import Upstreams
 from tokenworks.grid.dispatch import Board
 
 PATH = "/v1/chat/completions"
+# Of the request below: 40 bytes of messages, 4 bytes a token; 32 + 8 + 40 tokens at most.
+COUNTED_INPUT = 10
+INPUT_MAX = 80
+WORDS = ["one", "two", "three"]
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20}
+
+
+def summary(closing: Closing) -> tuple[Any, ...]:
+    """What a closing says about money: ending, basis, tokens, amount charged, flags."""
+    return (
+        closing.ending,
+        closing.basis,
+        closing.tokens,
+        sum(charge.amount for charge in closing.charges),
+        closing.flags,
+    )
 
 
 @dataclass

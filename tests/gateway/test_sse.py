@@ -1,5 +1,7 @@
 """Server-sent events: whole events come out, whatever way the bytes were cut."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ _streams = st.lists(st.sampled_from([b"data: x", b"data:", b": c", b"id: 1", b"\
 @given(_streams, st.lists(st.integers(0, 40)))
 def test_any_cut_gives_the_same_events(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(places)]
     assert split(pieces) == split([data])
 
 

@@ -73,6 +73,7 @@ class Bus:
         self._streams = JetStreamContext(self._client, timeout=self._timeout_s)
         self._buckets: dict[str, KeyValue] = {}
         self._reconnected: set[asyncio.Event] = set()
+        self._when_back: list[Callable[[], None]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._connecting = False
         self._tries = 0
@@ -105,6 +106,10 @@ class Bus:
     def connected(self) -> bool:
         """Whether the server can be talked to right now."""
         return self._client.is_connected
+
+    def when_back(self, call: Callable[[], None]) -> None:
+        """Call this each time the connection is back: what was published meanwhile was missed."""
+        self._when_back.append(call)
 
     async def request(self, subject: str, payload: bytes, timeout_ms: int | None = None) -> bytes:
         """Ask and wait for the answer; `BusFault` if nobody listens on the subject or nobody answers in time."""
@@ -243,6 +248,8 @@ class Bus:
         _log.info("the bus is back", extra={"connection": self._name})
         for woken in self._reconnected:
             woken.set()
+        for call in self._when_back:
+            call()
 
     async def _on_error(self, fault: Exception) -> None:
         """Failed attempts to reconnect come here too: one line when the bus went, one when it is back, are enough.

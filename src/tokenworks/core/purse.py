@@ -164,5 +164,7 @@ def charges_for(reservation: Reservation, tokens: Tokens) -> tuple[Charge, ...]:
             amount = min(cost(piece, part.rate, part.rounding), part.amount)
         if piece.total:
             charges.append(Charge(part.slice.lease_id, part.slice.bucket.id, part.tariff, part.unit, piece, amount))
+            if piece is left:
+                break
             left = left - piece
     return tuple(charges)

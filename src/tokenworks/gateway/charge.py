@@ -34,16 +34,15 @@ def measure(ending: Ending, tally: Tally, counted: Tokens, covered: Need, *, is_
     """
     if not is_dispatched or ending == "refused" or (ending in _BROKEN_OFF and tally.output == 0):
         return Measure("none", NONE, NONE, tally.flags)
-    flags, seen = tally.flags, counted
+    seen, clipped = counted, ()
     if counted.input > covered.input_max or counted.output > covered.output_max:
-        seen = clip(counted, covered.input_max, covered.output_max)
-        flags += ("count_clipped",)
+        seen, clipped = clip(counted, covered.input_max, covered.output_max), ("count_clipped",)
     if tally.reported is None:
-        return Measure("counted", seen, seen, (*flags, "usage_missing"))
+        return Measure("counted", seen, seen, (*tally.flags, *clipped, "usage_missing"))
     doubt = plausible(tally.reported, covered.input_max, covered.output_max, seen.written)
     if doubt:
-        return Measure("counted", seen, seen, (*flags, doubt))
-    return Measure("reported", tally.reported.tokens, seen, flags)
+        return Measure("counted", seen, seen, (*tally.flags, *clipped, doubt))
+    return Measure("reported", tally.reported.tokens, seen, tally.flags)
 
 
 def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Charge, ...]:

@@ -72,6 +72,11 @@ class Keys:
                 if key.billing_account_id == changed.billing_account_id:
                     del self._entries[digest]
 
+    def forget_all(self) -> None:
+        """Changes may have been missed: everybody is asked for again."""
+        self._changes += 1
+        self._entries.clear()
+
     async def _ask(self, digest: bytes) -> Key | Refusal:
         """Ask the office; all who ask for the same key meanwhile share the answer."""
         wait: Wait[Key | Refusal] = Wait()

@@ -45,18 +45,15 @@ class Text(msgspec.Struct):
 
     def parts(self) -> list[bytes]:
         """The JSON of those that hold anything."""
-        found: list[bytes] = []
-        for field in (
+        fields = (
             self.content,
             self.reasoning_content,
             self.reasoning,
             self.tool_calls,
             self.function_call,
             self.refusal,
-        ):
-            if field is not _NULL and (part := bytes(field)) not in _NOTHING:
-                found.append(part)
-        return found
+        )
+        return [part for field in fields if field is not _NULL and (part := bytes(field)) not in _NOTHING]
 
 
 class _StreamChoice(msgspec.Struct):

@@ -8,15 +8,16 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenworks.base import log
+from tokenworks.base import clock, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import read_frames, remove_below
 from tokenworks.core.wire import ShipRequest
 from tokenworks.gateway.office import Office
 
-_BACK_OFF_MS = 200
-_BACK_OFF_MS_MAX = 5_000
+_BACK_OFF_MS_MAX = 1_000
+# An office that starts beside the worker, or again, is away for a moment; that is not worth a line.
+_PATIENCE_NS = 5 * clock.SECOND
 
 _log = log.get(__name__)
 
@@ -42,6 +43,7 @@ class Shipper:
         self._through = through
         self._keep_from = keep_from
         self._failures = 0
+        self._failing_since_ns = 0
         self._told = ""
 
     async def run(self) -> None:
@@ -71,7 +73,7 @@ class Shipper:
         try:
             reply = await self._office.ship(request)
         except BusFault as fault:
-            self._failed(str(fault))
+            self._failed(str(fault), _PATIENCE_NS)
             return False
         self._position = reply.posted_through
         if reply.fault:
@@ -88,13 +90,15 @@ class Shipper:
             self._removed_below = below
             remove_below(self._folder, below)
 
-    def _failed(self, fault: str) -> None:
+    def _failed(self, fault: str, patience_ns: int = 0) -> None:
+        """Say so once, when it has gone on for longer than patience has."""
+        now_ns = clock.boot_ns()
+        self._failing_since_ns = self._failing_since_ns if self._failures else now_ns
         self._failures += 1
-        if fault != self._told:
+        if fault != self._told and now_ns - self._failing_since_ns >= patience_ns:
             self._told = fault
             _log.warning("usage waits to be posted", extra={"journal": self._folder.name, "reason": fault})
 
     def _pause_s(self) -> float:
-        if not self._failures:
-            return self._settings.ship_interval_ms / 1000
-        return min(_BACK_OFF_MS << min(self._failures - 1, 10), _BACK_OFF_MS_MAX) / 1000
+        """Doubles with each failure in a row."""
+        return min(self._settings.ship_interval_ms << min(self._failures, 16), _BACK_OFF_MS_MAX) / 1000

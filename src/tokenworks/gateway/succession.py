@@ -7,6 +7,8 @@ journal goes. Doing it twice changes nothing: a closing names its opening, and t
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from tokenworks.base import clock, log
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import (
@@ -27,22 +29,28 @@ from tokenworks.gateway.office import Office
 from tokenworks.gateway.shipper import Shipper
 
 _READ_BYTES = 1 << 20
+# A journal is not locked in the instant in which it is made; another worker's is left alone for so long.
+_YOUNG_NS = 5 * clock.SECOND
 
 _log = log.get(__name__)
 
 
 async def succeed(office: Office, settings: Settings, own: Path) -> None:
-    """Settle every journal that nobody writes."""
+    """Settle every journal that nobody writes; those of this worker's own name at once."""
     for folder in list_journals(settings.journal_dir):
-        if folder == own:
-            continue
         try:
+            if folder == own or (folder.parent != own.parent and _is_young(folder)):
+                continue
             await _settle(office, settings, folder)
         except JournalLive:
             continue
-        except (JournalFault, OSError) as fault:
-            # Another worker may just have finished it. Else the next start tries again; nothing is lost meanwhile.
+        except (JournalFault, OSError, msgspec.DecodeError) as fault:
+            # Another worker may just have finished it. Else it is tried again; nothing is lost meanwhile.
             _log.warning("a dead worker's journal stays", extra={"journal": folder.name, "reason": str(fault)})
+
+
+def _is_young(folder: Path) -> bool:
+    return clock.wall_ns() - folder.stat().st_mtime_ns < _YOUNG_NS
 
 
 async def _settle(office: Office, settings: Settings, folder: Path) -> None:

@@ -29,6 +29,7 @@ from tokenworks.gateway.upstream import Upstreams
 from tokenworks.grid.dispatch import Board
 
 _BACKLOG = 4096
+_SUCCESSION_S = 10
 
 _log = log.get(__name__)
 
@@ -90,7 +91,7 @@ class Worker:
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`, then drain."""
-        await self._office.on_key_changed(self._keys.forget)
+        await self._office.on_key_changed(self._keys.forget, self._keys.forget_all)
         has_catalog = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -98,7 +99,7 @@ class Worker:
                 group.create_task(self._shipper.run()),
                 group.create_task(self._follow_catalog(has_catalog)),
                 group.create_task(self._tick()),
-                group.create_task(succeed(self._office, self._settings, self._writer.folder)),
+                group.create_task(self._succeed()),
             ]
             stopped = group.create_task(stop.wait())
             if await self._first(stopped, group.create_task(has_catalog.wait())):
@@ -144,6 +145,11 @@ class Worker:
                 self._upstreams.keep(endpoint_ids)
                 self._board.keep(endpoint_ids)
             has_catalog.set()
+
+    async def _succeed(self) -> None:
+        while True:
+            await succeed(self._office, self._settings, self._writer.folder)
+            await asyncio.sleep(_SUCCESSION_S)
 
     async def _tick(self) -> None:
         while True:
