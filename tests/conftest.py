@@ -11,6 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from tokenworks.app.services import services as run_services
+from tokenworks.app.spawned import Spawned, spawned, throwaway
 from tokenworks.base import bus as buses
 from tokenworks.base import database as databases
 from tokenworks.base.bus import Bus
@@ -64,6 +65,13 @@ async def bus(services: Settings) -> AsyncGenerator[Bus]:
     yield connection
     await connection.close()
     await _empty(services)
+
+
+@pytest.fixture(scope="session")
+def system(scratch: Path) -> Generator[Spawned]:
+    """A whole system with the demonstration operator, started as an operator starts it, on free ports."""
+    with spawned(throwaway(scratch / "system", Settings())) as running:
+        yield running
 
 
 async def _empty(services: Settings) -> None:

@@ -1,20 +1,9 @@
-"""One real system for all commands, started as an operator starts it, on free ports in a folder of its own."""
-
-from collections.abc import Generator
-from pathlib import Path
+"""A terminal for the commands, next to the session's real system."""
 
 import pytest
 
 from cli.terminal import Terminal
-from tokenworks.app.spawned import Spawned, spawned, throwaway
-from tokenworks.base.config import Settings
-
-
-@pytest.fixture(scope="session")
-def system(scratch: Path) -> Generator[Spawned]:
-    """A running system with the demonstration operator."""
-    with spawned(throwaway(scratch / "system", Settings(workers=1))) as running:
-        yield running
+from tokenworks.app.spawned import Spawned
 
 
 @pytest.fixture(scope="session")
