@@ -10,13 +10,16 @@ INSTALL := $(UV) pip install -q --python $(BIN)/python --require-hashes --no-dep
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := up
-.PHONY: up demo test check fmt lock clean
+.PHONY: up demo bench test check fmt lock clean
 
 up: .venv/runtime
 	@$(BIN)/tokenworks up
 
 demo: .venv/runtime
 	@$(BIN)/tokenworks demo
+
+bench: .venv/runtime
+	@$(BIN)/tokenworks bench gateway
 
 test: .venv/development /usr/bin/chromium
 	@$(BIN)/pytest -q

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import books, parties, sales, supplies, system
+from tokenworks.cli import bench, books, parties, sales, supplies, system
 
 _COMMANDS = {"up": system.up, "demo": system.demo, "verify": system.verify}
 _GROUPS = {
@@ -24,6 +24,7 @@ _GROUPS = {
         "accounts": books.accounts,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
+    "Measurements": {"bench": bench.bench},
 }
 
 

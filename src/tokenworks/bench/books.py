@@ -1,0 +1,196 @@
+"""The books of a measurement: the operator and its catalog, many customers with a package and a key, posted usage.
+
+The catalog is made through the management API, as an operator makes it, so that the office publishes it. Customers are
+too many for that: the rooms' own functions make them, many in one sealed transaction, in the order in which the office
+would have called them.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import LiteralString
+
+import msgspec
+
+from tokenworks.access import keys
+from tokenworks.access.keys import Holder
+from tokenworks.app.client import OfficeClient, Record
+from tokenworks.base import clock, ids
+from tokenworks.base.database import Pool
+from tokenworks.bench.endpoint import MODEL
+from tokenworks.core.bucket import Bucket
+from tokenworks.core.sales import net_of_tax
+from tokenworks.ledger import buckets
+from tokenworks.shop import offers, order_rows, parties, sealed, validity
+from tokenworks.shop.offers import Offer
+from tokenworks.shop.order_rows import Connection, Order, Payment
+from tokenworks.shop.parties import Customer, LegalEntity
+
+AT_ONCE = 250
+_OFFER = "bench"
+_PAYER = "carrier/bench"
+_GRANTED = 10_000_000_000
+_LOOK_EVERY_S = 0.05
+_PATIENCE_NS = 30 * clock.SECOND
+
+_ENTITY: Record = {
+    "id": "bench",
+    "name": "Bench Telecom",
+    "country": "CN",
+    "currency": "CNY",
+    "tax_basis_points": 600,
+    "timezone": "Asia/Shanghai",
+}
+_TARIFF: Record = {"id": "bench", "unit": "token", "rates": {"*/*": {"input": "1000000", "output": "1000000"}}}
+_PACKAGE: Record = {
+    "id": _OFFER,
+    "name": "Bench",
+    "price": {"amount": "1000", "unit": "CNY"},
+    "grant": {"amount": _GRANTED, "unit": "token"},
+    "validity": "P1M",
+    "tariff": "bench",
+}
+_SUPPLIER: Record = {"id": "bench", "name": "Bench Models", "currency": "CNY"}
+_MODEL: Record = {"id": MODEL, "context_window": 32_768, "output_max": 4_096}
+_CATALOG = {
+    "/legal-entities": _ENTITY,
+    "/tariffs": _TARIFF,
+    "/offers": _PACKAGE,
+    "/suppliers": _SUPPLIER,
+    "/models": _MODEL,
+}
+
+
+class _Sale(msgspec.Struct, frozen=True, kw_only=True):
+    """What every customer buys: the same offer on the same terms."""
+
+    entity: LegalEntity
+    offer: Offer
+    net: int
+    tax: int
+
+
+def catalog(office: OfficeClient, ports: list[int]) -> None:
+    """Make the operator, its offer, and an endpoint on each port."""
+    for path, body in _CATALOG.items():
+        office.post(path, body, ids.new("bench"))
+    for number, port in enumerate(ports, 1):
+        endpoint = {"id": f"bench-{number}", "supplier": "bench", "model": MODEL}
+        where = {"base_url": f"http://127.0.0.1:{port}/v1", "purchase": {"input": "0.3", "output": "0.6"}}
+        office.post("/endpoints", endpoint | where, ids.new("bench"))
+
+
+async def customers(pool: Pool, count: int) -> AsyncGenerator[list[str]]:
+    """Make so many customers, each with a paid package and a key; gives the keys' secrets, batch by batch."""
+    async with pool.connection() as connection:
+        offer = await offers.get(connection, _OFFER)
+        entity = await parties.legal_entity(connection, offer.legal_entity_id)
+    net, tax = net_of_tax(offer.price, entity.tax_basis_points)
+    sale = _Sale(entity=entity, offer=offer, net=net, tax=tax)
+    for first in range(0, count, AT_ONCE):
+        now_ns = clock.wall_ns()
+        async with sealed.transaction(pool, now_ns) as connection:
+            numbers = range(first, min(count, first + AT_ONCE))
+            secrets = [await _customer(connection, sale, number, now_ns) for number in numbers]
+        yield secrets
+
+
+async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: int) -> str:
+    customer = await parties.add_customer(
+        connection,
+        sale.entity,
+        name=f"Customer {number + 1}",
+        phone=f"+8613{number:09}",
+        kind="individual",
+        at_ns=now_ns,
+    )
+    await _package(connection, sale, customer, now_ns)
+    holder = Holder(
+        legal_entity_id=customer.legal_entity_id,
+        customer_id=customer.id,
+        billing_account_id=customer.billing_account_id,
+    )
+    _, secret = await keys.issue(connection, holder, "bench", now_ns)
+    return secret
+
+
+async def _package(connection: Connection, sale: _Sale, customer: Customer, now_ns: int) -> None:
+    """The three steps of `shop.orders` in one: the order is accepted, its bucket sold, the order completed."""
+    offer = sale.offer
+    order = await order_rows.insert(connection, _order(sale, customer, now_ns))
+    bucket = Bucket(
+        id=ids.new("bkt"),
+        billing_account_id=customer.billing_account_id,
+        legal_entity_id=sale.entity.id,
+        unit=offer.unit,
+        tariff_id=offer.tariff_id,
+        valid_from_ns=now_ns,
+        valid_to_ns=validity.end_ns(now_ns, offer.validity, sale.entity.timezone),
+        priority=offer.priority,
+        tier=offer.tier,
+        models=offer.models,
+    )
+    await buckets.sell(
+        connection,
+        order_id=order.id,
+        bucket=bucket,
+        granted=offer.granted,
+        payer=_PAYER,
+        currency=offer.currency,
+        net=sale.net,
+        tax=sale.tax,
+        offer_id=offer.id,
+        at_ns=now_ns,
+    )
+    payment = Payment(
+        method="carrier",
+        payer=_PAYER,
+        reference=order.id,
+        amount=offer.price,
+        currency=offer.currency,
+        paid_at_ns=now_ns,
+    )
+    await order_rows.complete(connection, order.id, payment, bucket.id)
+
+
+def _order(sale: _Sale, customer: Customer, now_ns: int) -> Order:
+    return Order(
+        id=ids.new("ord"),
+        customer_id=customer.id,
+        billing_account_id=customer.billing_account_id,
+        legal_entity_id=sale.entity.id,
+        offer_id=sale.offer.id,
+        phone=customer.phone,
+        price=sale.offer.price,
+        net=sale.net,
+        tax=sale.tax,
+        tax_basis_points=sale.entity.tax_basis_points,
+        currency=sale.offer.currency,
+        state="accepted",
+        bucket_id=None,
+        failure_code="",
+        failure="",
+        placed_at_ns=now_ns,
+        closed_at_ns=None,
+        payment=None,
+    )
+
+
+async def posted(pool: Pool, answers: int) -> None:
+    """Return when so many requests are posted, or when nothing more has come for a while."""
+    closings, moved_ns = -1, clock.boot_ns()
+    while closings < answers and clock.boot_ns() - moved_ns < _PATIENCE_NS:
+        before, closings = closings, await _number(pool, "SELECT coalesce(sum(closings), 0) FROM journal")
+        if closings != before:
+            moved_ns = clock.boot_ns()
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def records(pool: Pool) -> int:
+    """Usage records of requests that were served to their end."""
+    return await _number(pool, "SELECT count(*) FROM usage_record WHERE ending = 'finished'")
+
+
+async def _number(pool: Pool, query: LiteralString) -> int:
+    async with pool.connection() as connection:
+        row = await (await connection.execute(query)).fetchone()
+    return int(row[0]) if row else 0

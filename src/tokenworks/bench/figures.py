@@ -1,0 +1,107 @@
+"""What a measurement of the gateway finds out, as records: a run, a contender's runs together, the whole.
+
+Ratios and durations here are for people who compare, so they are floats; no amount is among them.
+"""
+
+from collections.abc import Iterable
+from statistics import median
+
+import msgspec
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one contender. `office_cpu_us_per_request` is None where there is no office."""
+
+    answers: int
+    cpu_us_per_request: float
+    office_cpu_us_per_request: float | None = None
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    rss_mb: float
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """The medians of a contender's runs, and the runs. `metering`: it charges for what it serves."""
+
+    cpu_us_per_request: float
+    office_cpu_us_per_request: float | None
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    rss_mb: float
+    metering: bool
+    runs: tuple[Run, ...]
+
+
+class LoadGenerator(msgspec.Struct, frozen=True, kw_only=True):
+    """The load generator against the endpoints, with nothing between them: its own CPU, and what it can ask."""
+
+    cpu_us_per_request: float
+    rps: float
+    p50_ms: float
+    p99_ms: float
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the figures depend on."""
+
+    seconds: int
+    runs: int
+    accounts: int
+    connections: int
+    skew: str
+    endpoints: int
+    request_bytes: int
+    answer_bytes: int
+    workers: int
+    durability: str
+    journal_fsync_ms: int
+    lease_use_ms: int
+    database: dict[str, str]
+    fdatasync_us: int
+    cores: int
+    processor: str
+    python: str
+    tokenworks: str
+    nginx: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole measurement. `answers` are those of the gateway with status 200, `records` finished usage records.
+
+    `other_answers` counts answers of the gateway by any other status; `failed_checks` names what does not hold.
+    """
+
+    contenders: dict[str, Contender]
+    load_generator: LoadGenerator
+    conditions: Conditions
+    answers: int
+    records: int
+    other_answers: dict[str, int]
+    verified: bool
+    failed_checks: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Every request was served, every answer is in the books once, and the books hold."""
+        return self.verified and self.answers == self.records and not self.other_answers
+
+
+def together(runs: list[Run], *, metering: bool) -> Contender:
+    """The median of each figure over the runs."""
+    office = [run.office_cpu_us_per_request for run in runs if run.office_cpu_us_per_request is not None]
+    return Contender(
+        cpu_us_per_request=_median(run.cpu_us_per_request for run in runs),
+        office_cpu_us_per_request=_median(office) if office else None,
+        rps=_median(run.rps for run in runs),
+        p50_ms=_median(run.p50_ms for run in runs),
+        p99_ms=_median(run.p99_ms for run in runs),
+        rss_mb=_median(run.rss_mb for run in runs),
+        metering=metering,
+        runs=tuple(runs),
+    )
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(median(values), 3)

@@ -1,0 +1,201 @@
+"""The measurement of the gateway: from an empty folder over runs in turn to books that are verified.
+
+What is measured is a system as `tokenworks up` starts it, with one worker. Nothing here is timed but through the load
+generator's counts and the kernel's; the README of this room says what the figures mean.
+"""
+
+import asyncio
+import os
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+import tokenworks
+from tokenworks.app import claim, verification
+from tokenworks.app.client import OfficeClient, address
+from tokenworks.app.spawned import spawned, throwaway
+from tokenworks.base import clock, database
+from tokenworks.base.config import Settings
+from tokenworks.base.database import Pool
+from tokenworks.base.processes import StartFault
+from tokenworks.bench import books, endpoint, load, machine, nginx
+from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
+from tokenworks.bench.load import Count, LoadFault
+from tokenworks.bench.nginx import Proxy
+
+ENDPOINTS = 4
+FAULTS = (StartFault, LoadFault)
+"""What can keep a measurement from its end, each with one sentence."""
+
+_MEGABYTE = 1 << 20
+_PERSISTENCE = ("fsync", "synchronous_commit", "full_page_writes", "server_version")
+
+Told = Callable[[str], None]
+"""Called with what is done now."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How long, with how many accounts and connections, and how often."""
+
+    seconds: int
+    accounts: int
+    connections: int
+    runs: int
+
+
+def measure(given: Settings, plan: Plan, told: Told) -> Result:
+    """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
+    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
+        settings = msgspec.structs.replace(
+            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
+        )
+        told("Starting a system of one worker")
+        with spawned(settings):
+            return asyncio.run(_measure(settings, plan, told))
+
+
+async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
+    running = claim.running_on(settings.data)
+    if running is None:
+        raise StartFault("The system ended right after its start.")
+    pool = await database.open_pool(running.addresses["database"])
+    try:
+        async with (
+            endpoint.running(ENDPOINTS) as ports,
+            nginx.running(settings.data / "nginx", ports) as proxy,
+        ):
+            told("Asking the endpoints directly")
+            direct = await load.send(_load(plan, ports, ["no-key"]))
+            with OfficeClient(address(settings)) as office:
+                books.catalog(office, ports)
+            bench = _Bench(plan, pool, running, await _customers(pool, plan.accounts, told), told)
+            contenders = await bench.contenders(proxy)
+            told("Verifying the books")
+            report = await verification.of_database(running.addresses["database"])
+            return Result(
+                contenders=contenders,
+                load_generator=_generator(direct),
+                conditions=await _conditions(settings, plan, pool, proxy),
+                answers=bench.answers,
+                records=await books.records(pool),
+                other_answers=dict(bench.others),
+                verified=report.ok,
+                failed_checks=tuple(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+            )
+    finally:
+        await pool.close()
+
+
+class _Bench:
+    """The system under test with everybody who uses it, and what it has answered so far."""
+
+    def __init__(self, plan: Plan, pool: Pool, running: claim.Running, keys: list[str], told: Told) -> None:
+        self.answers = 0
+        self.others: Counter[str] = Counter()
+        self._plan = plan
+        self._pool = pool
+        self._keys = keys
+        self._told = told
+        self._worker = running.pids["worker-0"]
+        self._office = running.pids["office"]
+        self._port = int(running.addresses["gateway"].rpartition(":")[2])
+
+    async def contenders(self, proxy: Proxy | None) -> dict[str, Contender]:
+        """Warm up, then let the contenders run in turn."""
+        self._told("Warming up")
+        ramp = _load(self._plan, [self._port], self._keys)
+        await self._ask(msgspec.structs.replace(ramp, duration_ms=0))
+        await self._ask(ramp)
+        yardstick: list[Run] = []
+        ours: list[Run] = []
+        for number in range(1, self._plan.runs + 1):
+            if proxy:
+                self._told(f"Run {number} of {self._plan.runs}: nginx")
+                yardstick.append(await self._of_proxy(proxy))
+            self._told(f"Run {number} of {self._plan.runs}: tokenworks")
+            ours.append(await self._of_gateway())
+        found = {"tokenworks": together(ours, metering=True)}
+        return found | {"nginx": together(yardstick, metering=False)} if yardstick else found
+
+    async def _of_gateway(self) -> Run:
+        worker_ns, office_ns = machine.cpu_ns(self._worker), machine.cpu_ns(self._office)
+        count = await self._ask(_load(self._plan, [self._port], self._keys))
+        worker_ns, office_ns = machine.cpu_ns(self._worker) - worker_ns, machine.cpu_ns(self._office) - office_ns
+        return _run(count, worker_ns, machine.rss_bytes(self._worker), office_ns)
+
+    async def _of_proxy(self, proxy: Proxy) -> Run:
+        proxy_ns = machine.cpu_ns(proxy.pid)
+        count = await load.send(_load(self._plan, [proxy.port], self._keys))
+        return _run(count, machine.cpu_ns(proxy.pid) - proxy_ns, machine.rss_bytes(proxy.pid))
+
+    async def _ask(self, plan: load.Plan) -> Count:
+        """Load on the gateway, to its end: when all usage is posted."""
+        count = await load.send(plan)
+        self.answers += count.answers
+        self.others.update(count.others)
+        await books.posted(self._pool, self.answers)
+        return count
+
+
+async def _customers(pool: Pool, count: int, told: Told) -> list[str]:
+    secrets: list[str] = []
+    told(f"Making {count:,} customers, each with a package and a key")
+    async for batch in books.customers(pool, count):
+        secrets += batch
+    return secrets
+
+
+def _load(plan: Plan, ports: list[int], keys: list[str]) -> load.Plan:
+    return load.Plan(ports=ports, keys=keys, connections=plan.connections, duration_ms=plan.seconds * 1_000)
+
+
+def _run(count: Count, cpu_ns: int, rss_bytes: int, office_ns: int | None = None) -> Run:
+    asked = max(1, count.answers)
+    return Run(
+        answers=count.answers,
+        cpu_us_per_request=round(cpu_ns / asked / 1_000, 2),
+        office_cpu_us_per_request=None if office_ns is None else round(office_ns / asked / 1_000, 2),
+        rps=round(count.answers * clock.SECOND / count.elapsed_ns),
+        p50_ms=round(count.p50_ns / clock.MS, 3),
+        p99_ms=round(count.p99_ns / clock.MS, 3),
+        rss_mb=round(rss_bytes / _MEGABYTE, 1),
+    )
+
+
+def _generator(direct: Count) -> LoadGenerator:
+    run = _run(direct, direct.cpu_ns, 0)
+    return LoadGenerator(cpu_us_per_request=run.cpu_us_per_request, rps=run.rps, p50_ms=run.p50_ms, p99_ms=run.p99_ms)
+
+
+async def _conditions(settings: Settings, plan: Plan, pool: Pool, proxy: Proxy | None) -> Conditions:
+    return Conditions(
+        seconds=plan.seconds,
+        runs=plan.runs,
+        accounts=plan.accounts,
+        connections=plan.connections,
+        skew="Zipf, exponent 1",
+        endpoints=ENDPOINTS,
+        request_bytes=len(load.request("k" * 49)),
+        answer_bytes=endpoint.BODY_BYTES,
+        workers=settings.workers,
+        durability=settings.durability,
+        journal_fsync_ms=settings.journal_fsync_ms,
+        lease_use_ms=settings.lease_use_ms,
+        database={name: await _shown(pool, name) for name in _PERSISTENCE},
+        fdatasync_us=machine.fdatasync_us(settings.data),
+        cores=os.cpu_count() or 1,
+        processor=machine.processor(),
+        python=platform.python_version(),
+        tokenworks=tokenworks.__version__,
+        nginx=proxy.version if proxy else "",
+    )
+
+
+async def _shown(pool: Pool, name: str) -> str:
+    async with pool.connection() as connection:
+        row = await (await connection.execute("SELECT current_setting(%s)", (name,))).fetchone()
+    return str(row[0]) if row else ""

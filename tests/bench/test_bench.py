@@ -1,0 +1,57 @@
+"""The measurement of the gateway end to end, small: every answer is in the books once, and the books hold."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tokenworks.bench import endpoint
+from tokenworks.bench.load import by_zipf, is_whole
+
+
+def test_every_answer_is_posted_and_the_books_hold() -> None:
+    command = [sys.executable, "-m", "tokenworks.cli", "bench", "gateway", "--json"]
+    command += ["--seconds", "1", "--accounts", "20", "--connections", "8", "--runs", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert (run.returncode, run.stderr) == (0, "")
+    result = json.loads(run.stdout)
+    ours = result["contenders"]["tokenworks"]
+    assert result["verified"] is True
+    assert result["failed_checks"] == []
+    assert result["other_answers"] == {}
+    assert result["answers"] == result["records"] > ours["runs"][0]["answers"] > 0
+    assert ours["metering"] is True
+    assert ours["cpu_us_per_request"] > 0
+    assert result["conditions"]["database"]["fsync"] == "on"
+
+
+def test_the_endpoints_answer_has_the_size_that_is_said() -> None:
+    head, _, body = endpoint.answer().partition(b"\r\n\r\n")
+    assert len(body) == endpoint.BODY_BYTES
+    assert json.loads(body)["usage"]["completion_tokens"] > 0
+    assert f"Content-Length: {len(body)}".encode() in head
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (b"", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nab", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx: y\r\n\r\nab", True),
+        (b"HTTP/1.1 200 OK\r\nx: y\r\n\r\nab", False),
+    ],
+)
+def test_an_answer_is_whole_by_its_length(data: bytes, whole: bool) -> None:
+    assert is_whole(data) is whole
+
+
+def test_keys_are_drawn_by_their_rank() -> None:
+    drawn = by_zipf(100, 20_000)
+    counts = [drawn.count(rank) for rank in range(100)]
+    assert set(drawn) == set(range(100))
+    assert counts[0] > counts[1] > counts[3] > counts[9] > counts[50]
+    assert drawn == by_zipf(100, 20_000)
