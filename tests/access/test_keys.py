@@ -2,27 +2,18 @@
 
 import pytest
 
-from shop.shopfront import NOON, another, opened
+from shop.shopfront import NOON, another, faults, holder, opened
 from tokenworks.access import admin, keys
-from tokenworks.access.keys import Holder
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandRefused
 from tokenworks.core.snapshot import Key
-from tokenworks.shop.parties import Customer
-
-
-def holder(customer: Customer) -> Holder:
-    return Holder(
-        legal_entity_id=customer.legal_entity_id,
-        customer_id=customer.id,
-        billing_account_id=customer.billing_account_id,
-    )
+from tokenworks.shop import sealed
 
 
 async def test_the_life_of_a_key(database: Pool) -> None:
     shop = await opened(database)
     customer = shop.customer
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         record, secret = await keys.issue(connection, holder(customer), "laptop", NOON)
         assert secret.startswith("sk-tw-")
         assert secret.endswith(record.hint)
@@ -43,11 +34,12 @@ async def test_the_life_of_a_key(database: Pool) -> None:
         assert await keys.revoke(connection, record.id, NOON + 2) == revoked
         await keys.suspend(connection, customer.billing_account_id, suspended=False)
         assert await refused() == "key_revoked"
+    assert await faults(database) == []
 
 
 async def test_the_secret_is_nowhere_in_the_database(database: Pool) -> None:
     shop = await opened(database)
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         _, secret = await keys.issue(connection, holder(shop.customer), "laptop", NOON)
         rows = await (await connection.execute("SELECT access_key::text FROM access_key")).fetchall()
     assert secret not in str(rows)
@@ -57,7 +49,7 @@ async def test_the_secret_is_nowhere_in_the_database(database: Pool) -> None:
 async def test_keys_are_listed_by_customer_newest_first(database: Pool) -> None:
     shop = await opened(database)
     other = await another(shop, "+8613800000124")
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         made = [(await keys.issue(connection, holder(shop.customer), f"k{n}", NOON))[0] for n in range(3)]
         await keys.issue(connection, holder(other), "theirs", NOON)
         made.sort(key=lambda record: record.id, reverse=True)

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from console.canned import KEY, MODEL, TOKEN
 from ledger.books import SEALED, Journal
+from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -146,7 +147,7 @@ async def found(pool: Pool) -> ScriptedOffice:
 
 
 async def _seal_checks(connection: Connection) -> list[verify.Check]:
-    return await seal_check.seal_checks(connection, SEALED + sealed.SEALED)
+    return await seal_check.seal_checks(connection, SEALED + ACCESS_SEALED + sealed.SEALED)
 
 
 def _rates() -> dict[str, Rate]:

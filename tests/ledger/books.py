@@ -78,8 +78,8 @@ def charge(held: Lease, tokens: int, unit: str = "token") -> Charge:
 class Journal:
     """A worker's journal in memory, and how far it was shipped."""
 
-    def __init__(self, name: str = "j1", worker: str = "gw-0", entity: str = ENTITY) -> None:
-        self.name, self.worker, self.entity = name, worker, entity
+    def __init__(self, name: str = "j1", worker: str = "gw-0", entity: str = ENTITY, key: str = "key") -> None:
+        self.name, self.worker, self.entity, self.key = name, worker, entity, key
         self.data = b""
         self.shipped = 0
         self.requests = 0
@@ -94,7 +94,7 @@ class Journal:
         self.requests += 1
         reserved = tuple(Reserved(one.lease_id, one.bucket.id, one.bucket.unit, amount) for one in held)
         return self.add(
-            Opening(f"req-{self.name}-{self.requests}", 5, self.entity, account, "key", "m", True, 90, 10, reserved)
+            Opening(f"req-{self.name}-{self.requests}", 5, self.entity, account, self.key, "m", True, 90, 10, reserved)
         )
 
     def close(self, opening: int, *charges: Charge, cost: int = 3, reported: bool = True) -> int:

@@ -1,9 +1,11 @@
 """The lease desk: one transaction for many requests, the same lease for the same request, silent workers."""
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import psycopg
+import pytest
 
 from ledger.books import GRANTED, SECOND, SETTINGS, TARIFFS, Journal, ask, balances, bucket, charge, faults, lease, sell
 from tokenworks.base.bus import Bus
@@ -11,10 +13,11 @@ from tokenworks.base.database import Pool
 from tokenworks.core.journal import LeaseClose
 from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.refusals import Code
+from tokenworks.core.tariff import Tariff
 from tokenworks.core.wire import LEASE_REQUEST
 from tokenworks.ledger.balance import wallet
 from tokenworks.ledger.leases import LeaseDesk
-from tokenworks.ledger.service import LeaseService
+from tokenworks.ledger.service import AT_ONCE, LeaseService
 
 
 async def grant(pool: Pool, *requests: LeaseRequest, now_ns: int = SECOND) -> list[LeaseReply]:
@@ -128,6 +131,32 @@ async def test_waiting_requests_share_a_transaction(database: Pool, bus: Bus) ->
     async with database.connection() as conn:
         rows = await conn.execute("SELECT count(*) FROM seal WHERE stream = 'lease'")
         assert await rows.fetchall() == [(1,)]
+
+
+class BrokenOnce(LeaseDesk):
+    """A desk whose first transaction ends with something that nobody expects."""
+
+    grants = 0
+
+    async def grant(
+        self, requests: Sequence[LeaseRequest], tariffs: dict[str, Tariff], now_ns: int
+    ) -> list[LeaseReply]:
+        self.grants += 1
+        if self.grants == 1:
+            raise OSError("too many open files")
+        return await super().grant(requests, tariffs, now_ns)
+
+
+async def test_whoever_waits_is_answered_whatever_happens(
+    database: Pool, bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
+    service = LeaseService(BrokenOnce(database, SETTINGS), bus, lambda: TARIFFS)
+    async with asyncio.timeout(5):
+        replies = await asyncio.gather(*(service.ask(ask(n, 10)) for n in range(AT_ONCE + 3)))
+    assert {code(reply) for reply in replies[:AT_ONCE]} == {Code.LEASE_UNAVAILABLE}
+    assert [amounts(reply) for reply in replies[AT_ONCE:]] == [[10]] * 3
+    assert "too many open files" in caplog.text
 
 
 async def test_a_database_that_is_away_is_a_refusal(database_url: str, database: Pool, bus: Bus) -> None:

@@ -1,7 +1,7 @@
 """A small shop for tests: one seller, tariffs, offers, a customer, a carrier, and use of what was bought."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import httpx2
@@ -9,13 +9,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from ledger.books import Journal
+from tokenworks.access import keys
+from tokenworks.access.keys import Holder, KeyRecord
+from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.api import sandbox_carrier
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, parse
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import LeaseClose
-from tokenworks.core.leasing import LeaseRequest
+from tokenworks.core.leasing import Lease, LeaseRequest
 from tokenworks.core.purse import Charge
 from tokenworks.core.tariff import flat
 from tokenworks.core.usage import Tokens
@@ -90,22 +93,47 @@ class Shop:
 
     async def use(self, tokens: Tokens, model: str = "m", *, lease: int = 0) -> None:
         """One request that is leased, charged, closed and posted: a token of the bucket for each token used."""
+        held = await self.lease(lease or tokens.total, model)
+        book = await self.journal()
+        name = f"{held.bucket.tariff_id}@1"
+        opening = book.open(held, account=self.customer.billing_account_id, amount=held.amount)
+        book.close(opening, Charge(held.lease_id, held.bucket.id, name, "token", tokens, tokens.total))
+        book.add(LeaseClose(held.lease_id, held.amount - tokens.total))
+        reply = await book.ship(self.pool, self.clock.now_ns, final=True)
+        assert reply.fault == ""
+
+    async def lease(self, tokens: int, model: str = "m") -> Lease:
+        """A slice of the customer's wallet for one more use."""
         self.uses += 1
-        account = self.customer.billing_account_id
-        need = Need(lease or tokens.total, 0)
-        asked = LeaseRequest("gw-0", "e", self.uses, account, model, need, need, Need(0, 0))
+        need = Need(tokens, 0)
+        asked = LeaseRequest("gw-0", "e", self.uses, self.customer.billing_account_id, model, need, need, Need(0, 0))
         async with self.pool.connection() as connection:
             prices = await tariffs.currents(connection)
         [reply] = await LeaseDesk(self.pool, SETTINGS).grant([asked], prices, self.clock.now_ns)
         assert reply.refusal is None
         [held] = reply.leases
-        book = Journal(f"j{self.uses}", entity=LE.id)
-        name = f"{held.bucket.tariff_id}@1"
-        opening = book.open(held, account=account, amount=held.amount)
-        book.close(opening, Charge(held.lease_id, held.bucket.id, name, "token", tokens, tokens.total))
-        book.add(LeaseClose(held.lease_id, held.amount - tokens.total))
-        reply = await book.ship(self.pool, self.clock.now_ns, final=True)
-        assert reply.fault == ""
+        return held
+
+    async def journal(self) -> Journal:
+        """A journal for the newest use, by a key of the customer."""
+        async with self.pool.connection() as connection:
+            known = await keys.listed(connection, self.customer.id, 1, "")
+        key = known[0] if known else await self.key()
+        return Journal(f"j{self.uses}", entity=LE.id, key=key.id)
+
+    async def key(self, customer: Customer | None = None) -> KeyRecord:
+        """A new key of the customer, or of another one."""
+        async with sealed.transaction(self.pool, NOON) as connection:
+            record, _ = await keys.issue(connection, holder(customer or self.customer), "laptop", NOON)
+        return record
+
+
+def holder(customer: Customer) -> Holder:
+    return Holder(
+        legal_entity_id=customer.legal_entity_id,
+        customer_id=customer.id,
+        billing_account_id=customer.billing_account_id,
+    )
 
 
 async def opened(pool: Pool, carrier: Carrier | None = None) -> Shop:
@@ -123,7 +151,7 @@ async def opened(pool: Pool, carrier: Carrier | None = None) -> Shop:
 
 async def another(shop: Shop, phone: str) -> Customer:
     """A further customer, on another phone bill."""
-    async with shop.pool.connection() as connection:
+    async with sealed.transaction(shop.pool, NOON) as connection:
         return await parties.add_customer(connection, LE, name="B", phone=phone, kind="enterprise", at_ns=NOON)
 
 
@@ -135,7 +163,7 @@ async def balances(pool: Pool) -> dict[str, int]:
 
 
 async def all_checks(connection: AsyncConnection[TupleRow]) -> list[Check]:
-    tables = LEDGER_SEALED + METER_SEALED + sealed.SEALED + SUPPLY_SEALED
+    tables = LEDGER_SEALED + METER_SEALED + ACCESS_SEALED + sealed.SEALED + SUPPLY_SEALED
     return [
         *await verify.checks(connection),
         *await meter_verify.checks(connection),
@@ -151,7 +179,8 @@ async def faults(pool: Pool) -> list[Check]:
         return [check for check in await all_checks(connection) if not check.ok]
 
 
-Answering = Callable[[httpx2.Request], httpx2.Response]
+Answered = Coroutine[None, None, httpx2.Response]
+Answering = Callable[[httpx2.Request], httpx2.Response] | Callable[[httpx2.Request], Answered]
 
 
 def scripted(answer: Answering) -> Carrier:

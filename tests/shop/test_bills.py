@@ -5,13 +5,15 @@ import asyncio
 import psycopg
 import pytest
 
-from shop.shopfront import NOON, SECOND, all_checks, another, balances, faults, opened
+from shop.shopfront import NOON, SECOND, all_checks, another, balances, faults, offer, opened
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, exact
 from tokenworks.core.commands import CommandCode, CommandRefused
+from tokenworks.core.purse import Charge
+from tokenworks.core.tariff import flat
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import buckets
-from tokenworks.shop import bills, margin, sealed
+from tokenworks.shop import bills, margin, offers, sealed, tariffs
 from tokenworks.shop.period import open_period
 
 
@@ -103,6 +105,26 @@ async def test_bills_closed_at_once_share_nothing(database: Pool) -> None:
     assert await faults(database) == []
 
 
+async def test_use_that_cost_nothing_after_its_bucket_is_used_up(database: Pool) -> None:
+    """A request on a free model closes after the bucket was emptied and billed: nothing moved, so the bill agrees."""
+    shop = await opened(database)
+    async with sealed.transaction(database, NOON) as connection:
+        await tariffs.publish(connection, "mixed", "token", {"free/*": flat(0), "*/*": flat(MILLION)}, NOON)
+        await offers.add(connection, offer("small", granted=10, tariff_id="mixed"))
+    order = await shop.desk.place(shop.customer.id, "small")
+    held = await shop.lease(10)
+    book = await shop.journal()
+    free, paid = (book.open(held, account=shop.customer.billing_account_id, amount=amount) for amount in (0, 10))
+    for opening, tokens, amount in ((paid, 10, 10), (free, 5, 0)):
+        book.close(opening, Charge(held.lease_id, held.bucket.id, "mixed@1", "token", Tokens(tokens), amount))
+        assert (await book.ship(database, NOON)).fault == ""
+        bill = await bills.close(database, shop.customer.id, NOON)
+        [used] = bill.period.usage
+        assert (used.bucket_id, used.tokens, used.amount) == (order.bucket_id, Tokens(tokens), amount)
+    assert bill.period.balances == ()
+    assert await faults(database) == []
+
+
 async def test_expired_tokens_and_breakage(database: Pool) -> None:
     shop = await opened(database)
     await shop.desk.place(shop.customer.id, "p10")
@@ -136,9 +158,11 @@ async def test_margin_of_business_and_customer(database: Pool) -> None:
     assert (whole.currency, whole.revenue, whole.cost, whole.margin) == ("CNY", 933_962_264, 3, 933_962_261)
 
 
-async def test_a_bill_is_final_and_any_edit_is_found(database: Pool) -> None:
+async def test_what_is_sealed_stays_and_its_absence_is_found(database: Pool) -> None:
     shop = await opened(database)
-    await shop.desk.place(shop.customer.id, "p10")
+    declining = await another(shop, "+8613800000000")
+    for customer in (shop.customer, declining):
+        await shop.desk.place(customer.id, "p10")
     await shop.use(Tokens(input=5))
     await bills.close(database, shop.customer.id, NOON + 1)
     async with database.connection() as connection:

@@ -22,7 +22,7 @@ from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, parse
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.ledger import balance
-from tokenworks.shop import offers, order_rows, parties
+from tokenworks.shop import offers, order_rows, parties, sealed
 from tokenworks.shop.carrier import at_url
 from tokenworks.shop.orders import UNHEARD_OF_NS, OrderDesk
 
@@ -59,7 +59,7 @@ async def test_the_same_order_twice_is_one_order(database: Pool) -> None:
     first = await shop.desk.place(shop.customer.id, "p10", "ord_1")
     assert await shop.desk.place(shop.customer.id, "p10", "ord_1") == first
     assert await payments(database) == 1
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         await offers.add(connection, offer("p20"))
     with pytest.raises(CommandRefused) as refused:
         await shop.desk.place(shop.customer.id, "p20", "ord_1")
@@ -95,7 +95,7 @@ async def test_a_declined_payment_leaves_nothing_behind(database: Pool) -> None:
 
 async def test_the_monthly_limit_of_a_line(database: Pool) -> None:
     shop = await opened(database)
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         await offers.add(connection, offer("dear", price=parse("600", "CNY")))
     states = [(await shop.desk.place(shop.customer.id, "dear")).state for _ in range(2)]
     shop.clock.now_ns += 31 * 86_400 * SECOND
@@ -150,10 +150,70 @@ async def test_an_order_the_carrier_never_heard_of_fails_after_a_while(database:
     assert await balances(database) == {}
 
 
+async def test_a_repeat_that_is_being_charged_is_not_given_up(database: Pool) -> None:
+    """The carrier answers "not heard of" just before a repeat of the order is charged; the answer comes late."""
+    charged: list[bytes] = []
+    asked, repeated = asyncio.Event(), asyncio.Event()
+    away = True
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if away:
+            raise httpx2.ConnectError("away", request=request)
+        if request.method == "GET":
+            asked.set()
+            await repeated.wait()
+            return httpx2.Response(200, json=[])
+        charged.append(request.content)
+        repeated.set()
+        await chore
+        return payment_for(request)
+
+    shop = await opened(database, scripted(answer))
+    with pytest.raises(CommandRefused):
+        await shop.desk.place(shop.customer.id, "p10", "ord_1")
+    away = False
+    shop.clock.now_ns += UNHEARD_OF_NS + 1
+    chore = asyncio.create_task(shop.desk.complete_paid())
+    await asked.wait()
+    order = await shop.desk.place(shop.customer.id, "p10", "ord_1")
+    assert (len(charged), order.state, await chore) == (1, "completed", 0)
+    assert (await balances(database))["receivable/carrier/scripted"] == 9_900_000_000
+    assert await faults(database) == []
+
+
+async def test_a_payment_is_never_ignored(database: Pool) -> None:
+    """A repeat is charged so late that the order was given up meanwhile: who has paid has the bucket."""
+    order_ids: list[str] = []
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "GET":
+            return httpx2.Response(200, json=[])
+        if not order_ids:
+            order_ids.append("ord_1")
+            raise httpx2.ConnectError("away", request=request)
+        shop.clock.now_ns += UNHEARD_OF_NS + 1
+        assert await shop.desk.complete_paid() == 1
+        return payment_for(request)
+
+    shop = await opened(database, scripted(answer))
+    with pytest.raises(CommandRefused):
+        await shop.desk.place(shop.customer.id, "p10", "ord_1")
+    order = await shop.desk.place(shop.customer.id, "p10", "ord_1")
+    assert (order.state, order.failure_code, order.failure) == ("completed", "", "")
+    assert (await balances(database))[f"bucket/{order.bucket_id}/available"] == 10 * MILLION
+    assert await faults(database) == []
+
+
 def another_amount(request: httpx2.Request) -> httpx2.Response:
     asked = json.loads(request.content)["amountTransaction"]
     asked["paymentAmount"]["chargingInformation"]["amount"] = 9
     return payment_for(request, amountTransaction=asked)
+
+
+def no_number(request: httpx2.Request) -> object:
+    asked = json.loads(request.content)["amountTransaction"]
+    asked["paymentAmount"]["chargingInformation"]["amount"] = "sNaN"
+    return asked
 
 
 UNCLEAR: dict[str, Answering] = {
@@ -163,6 +223,10 @@ UNCLEAR: dict[str, Answering] = {
     "ord_no_error": lambda _: httpx2.Response(403, text="no json"),
     "ord_not_yet": lambda request: payment_for(request, "processing"),
     "ord_another_amount": another_amount,
+    "ord_no_number": lambda request: payment_for(request, amountTransaction=no_number(request)),
+    "ord_no_text": lambda _: httpx2.Response(201, content=b'{"paymentId":"\xff"}'),
+    "ord_no_postgres_text": lambda request: payment_for(request, paymentId="pay\0"),
+    "ord_too_deep": lambda _: httpx2.Response(201, content=b'{"unknown":' + b"[" * 100_000),
 }
 
 
@@ -174,7 +238,7 @@ async def test_an_unclear_answer_keeps_the_order(database: Pool) -> None:
             await desk.place(shop.customer.id, "p10", order_id)
         assert refused.value.code is CommandCode.CARRIER_UNAVAILABLE
     async with database.connection() as connection:
-        assert {order.id for order in await order_rows.undecided(connection, 10)} == set(UNCLEAR)
+        assert {order.id for order in await order_rows.undecided(connection, 20)} == set(UNCLEAR)
     assert await balances(database) == {}
 
 

@@ -89,7 +89,7 @@ SENSELESS_OFFERS: list[tuple[dict[str, object], str]] = [
 
 async def test_an_offer_that_makes_no_sense_is_refused(database: Pool) -> None:
     await opened(database)
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         for changes, field in SENSELESS_OFFERS:
             with pytest.raises(CommandRefused) as refused:
                 await offers.add(connection, offer("new", **changes))
@@ -99,7 +99,7 @@ async def test_an_offer_that_makes_no_sense_is_refused(database: Pool) -> None:
 async def test_an_offer_is_kept_as_it_is(database: Pool) -> None:
     await opened(database)
     huge = offer("huge", granted=10**30, price=parse("17438056000", "CNY"))
-    async with database.connection() as connection:
+    async with sealed.transaction(database, NOON) as connection:
         await offers.add(connection, huge)
         assert await offers.get(connection, "huge") == huge
         assert [found.id for found in await offers.listed(connection, 10, "huge")] == ["p10"]

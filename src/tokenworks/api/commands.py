@@ -16,12 +16,10 @@ from pydantic import BaseModel
 from tokenworks.api.office import Connection, OfficeContext
 from tokenworks.base import ids
 from tokenworks.core.commands import CommandCode, CommandRefused, invalid
-from tokenworks.ledger import store, tables
 from tokenworks.shop import sealed as shop_sealed
 from tokenworks.supply import sealed as supply_sealed
 
 _KEY_LENGTH_MAX = 255
-_SEALED = tables.SEALED + shop_sealed.SEALED + supply_sealed.SEALED
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -60,7 +58,7 @@ async def once(
 ) -> _Answer:
     """Do the work in one sealed transaction, or give the answer of the first time. `secrets`: fields never kept."""
     now_ns = office.wall_ns()
-    async with store.transaction(office.pool, shop_sealed.STREAM, now_ns, _SEALED) as connection:
+    async with shop_sealed.transaction(office.pool, now_ns, supply_sealed.SEALED) as connection:
         kept = await _kept(connection, command)
         if kept is not None:
             return answer_type.model_validate(kept)
@@ -74,7 +72,7 @@ async def named(office: OfficeContext, command: CommandId, prefix: str) -> str:
     if command.key is None:
         return ids.new(prefix)
     now_ns = office.wall_ns()
-    async with store.transaction(office.pool, shop_sealed.STREAM, now_ns, _SEALED) as connection:
+    async with shop_sealed.transaction(office.pool, now_ns, supply_sealed.SEALED) as connection:
         kept = await _kept(connection, command)
         if kept is not None:
             return kept["id"]

@@ -11,7 +11,7 @@ from tokenworks.api.commands import Command, once
 from tokenworks.api.office import Connection, Office
 from tokenworks.api.shapes import Body, Cursor, Limit, OfCustomer, Page, at, page
 from tokenworks.core.wire import KeyChanged
-from tokenworks.shop import parties
+from tokenworks.shop import parties, sealed
 from tokenworks.shop.parties import Customer, LegalEntity
 
 router = APIRouter(tags=["parties"])
@@ -148,7 +148,8 @@ async def show_customer(office: Office, customer_id: str) -> CustomerShown:
 @router.patch("/customers/{customer_id}")
 async def change_customer(office: Office, customer_id: str, body: CustomerState) -> CustomerShown:
     """Suspend a customer or let it go on; gateways follow at once."""
-    async with office.pool.connection() as connection:
+    # The shop's lock: a key that is being made meanwhile gets the state of its account.
+    async with sealed.transaction(office.pool, office.wall_ns()) as connection:
         customer = await parties.set_state(connection, customer_id, body.state)
         await keys.suspend(connection, customer.billing_account_id, suspended=body.state == "suspended")
     await office.key_changed(KeyChanged(billing_account_id=customer.billing_account_id))

@@ -4,7 +4,8 @@ Validity is judged when a lease is granted; expiry here only books what that alr
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import psycopg
 
@@ -17,10 +18,14 @@ from tokenworks.shop.orders import OrderDesk
 
 _log = log.get(__name__)
 
+Chores = dict[str, Callable[[], Awaitable[object]]]
 
-def rounds(
-    pool: Pool, desk: LeaseDesk, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]
-) -> dict[str, Callable[[], Awaitable[object]]]:
+
+class HousekeepingOver(Exception):
+    """Housekeeping ended by itself: the process must not go on without it."""
+
+
+def rounds(pool: Pool, desk: LeaseDesk, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]) -> Chores:
     """The chores, by what they do."""
     return {
         "expire buckets": lambda: buckets.expire_due(pool, clock.wall_ns()),
@@ -30,7 +35,36 @@ def rounds(
     }
 
 
-async def keep_house(chores: dict[str, Callable[[], Awaitable[object]]], pause_ms: int) -> None:
+@asynccontextmanager
+async def kept(chores: Chores, pause_ms: int) -> AsyncGenerator[None]:
+    """Keep house while the body runs; what nobody foresaw cancels the body and comes out as `HousekeepingOver`.
+
+    A chore that ended silently would let leases and buckets lie for ever; a process that ends is started again.
+    """
+    body = asyncio.current_task()
+    keeping = asyncio.create_task(_keep(chores, pause_ms))
+
+    def over(_: asyncio.Task[None]) -> None:
+        if body is not None:
+            body.cancel()
+
+    keeping.add_done_callback(over)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if body is None or not keeping.done():
+            raise
+        body.uncancel()
+        cause = keeping.exception()
+        _log.error("housekeeping is over", exc_info=cause)
+        raise HousekeepingOver(f"housekeeping ended with {cause!r}") from cause
+    finally:
+        keeping.remove_done_callback(over)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+
+async def _keep(chores: Chores, pause_ms: int) -> None:
     """Do every chore, pause, and so on for ever. One that fails is logged and tried again next time."""
     while True:
         for name, chore in chores.items():

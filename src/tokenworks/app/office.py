@@ -5,12 +5,11 @@ and the sandbox carrier over HTTP; housekeeping. The contract with the superviso
 """
 
 import argparse
-import asyncio
 import os
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
@@ -22,9 +21,10 @@ import tokenworks
 from tokenworks import api, console
 from tokenworks.api import sandbox_carrier
 from tokenworks.app import housekeeping, seed, verification
+from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
 from tokenworks.app.seed import Demonstration
-from tokenworks.base import bus, clock, config, database, log
+from tokenworks.base import bus, clock, config, database, log, memory
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault, Pool
@@ -44,7 +44,7 @@ _log = log.get(__name__)
 
 
 def main() -> int:
-    """Serve until SIGTERM; exit code 1 when the office cannot start."""
+    """Serve until SIGTERM; exit code 1 when the office cannot start or go on."""
     parser = argparse.ArgumentParser(prog="tokenworks.app.office", description="The office.")
     parser.add_argument("--listen-fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--ready-fd", type=int, required=True, help="descriptor that is told `ready`")
@@ -53,7 +53,7 @@ def main() -> int:
     log.set_up(settings, "office")
     try:
         uvloop.run(_run(settings, socket.socket(fileno=given.listen_fd), lambda: _tell(given.ready_fd)))
-    except (DatabaseFault, BusFault) as fault:
+    except (DatabaseFault, BusFault, HousekeepingOver) as fault:
         _log.error("the office stops", extra={"reason": str(fault)})
         return 1
     return 0
@@ -146,13 +146,10 @@ class _Office:
         await self._leases.start()
         await self._metering.start()
         chores = housekeeping.rounds(self._pool, self._desk, orders, self._publisher.publish_pending)
-        chore = asyncio.create_task(housekeeping.keep_house(chores, self._settings.housekeeping_ms))
         try:
-            yield
+            async with housekeeping.kept(chores, self._settings.housekeeping_ms):
+                yield
         finally:
-            chore.cancel()
-            with suppress(asyncio.CancelledError):
-                await chore
             await self._metering.stop()
             await self._leases.stop()
 
@@ -180,6 +177,7 @@ class _Server(uvicorn.Server):
 
 
 def _tell(ready_fd: int) -> None:
+    memory.settle()
     os.write(ready_fd, b"ready\n")
     os.close(ready_fd)
 

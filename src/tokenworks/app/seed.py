@@ -23,7 +23,6 @@ from tokenworks.core.amounts import parse
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.core.snapshot import Model
 from tokenworks.core.tariff import Rate
-from tokenworks.ledger import store, tables
 from tokenworks.plant import models, registry
 from tokenworks.plant.engine import CONTEXT_TOKENS, MODEL
 from tokenworks.plant.registry import EndpointRecord
@@ -46,8 +45,6 @@ CUSTOMER_PHONE = "+8613800000123"
 KEY_NAME = "demonstration"
 CURRENCY = "CNY"
 
-_SEALED = tables.SEALED + shop_sealed.SEALED + supply_sealed.SEALED
-
 _log = log.get(__name__)
 
 Connection = AsyncConnection[TupleRow]
@@ -67,7 +64,7 @@ class Demonstration(msgspec.Struct, frozen=True, kw_only=True):
 async def seed(pool: Pool, settings: Settings, orders: OrderDesk, wall_ns: Callable[[], int]) -> Demonstration | None:
     """Make the demonstration operator, or bring it up to date; None where another operator's data is."""
     now_ns = wall_ns()
-    async with store.transaction(pool, shop_sealed.STREAM, now_ns, _SEALED) as connection:
+    async with shop_sealed.transaction(pool, now_ns, supply_sealed.SEALED) as connection:
         if not await _is_ours(connection):
             return None
         customer = await parties.customer_of_phone(connection, LEGAL_ENTITY, CUSTOMER_PHONE)
@@ -204,7 +201,7 @@ async def _first_order(pool: Pool, orders: OrderDesk, customer: Customer) -> Non
 async def _key(pool: Pool, data: Path, customer: Customer, now_ns: int) -> str:
     """The key in the data folder if it is still good, else a new one, put there."""
     file = data / "secrets" / "demo-key"
-    async with pool.connection() as connection:
+    async with shop_sealed.transaction(pool, now_ns) as connection:
         secret = file.read_text().strip() if file.exists() else ""
         known = await keys.find(connection, keys.digest(secret)) if secret else None
         if known is not None and not known.refused and known.customer_id == customer.id:

@@ -6,6 +6,7 @@ What must hold is said by the rooms that own the tables; this module only finds 
 import msgspec
 from psycopg import IsolationLevel
 
+from tokenworks.access import sealed as access_sealed
 from tokenworks.app import claim
 from tokenworks.app.services import services
 from tokenworks.base import clock, database
@@ -21,7 +22,13 @@ from tokenworks.shop import sealed as shop_sealed
 from tokenworks.shop import verify as shop_verify
 from tokenworks.supply import sealed as supply_sealed
 
-SEALED = (*ledger_tables.SEALED, *meter_tables.SEALED, *supply_sealed.SEALED, *shop_sealed.SEALED)
+SEALED = (
+    *ledger_tables.SEALED,
+    *meter_tables.SEALED,
+    *access_sealed.SEALED,
+    *supply_sealed.SEALED,
+    *shop_sealed.SEALED,
+)
 """Every sealed table of every room: a seal covers whatever its transaction added, wherever."""
 
 

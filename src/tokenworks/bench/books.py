@@ -170,6 +170,7 @@ def _order(sale: _Sale, customer: Customer, now_ns: int) -> Order:
         failure_code="",
         failure="",
         placed_at_ns=now_ns,
+        charged_since_ns=now_ns,
         closed_at_ns=None,
         payment=None,
     )

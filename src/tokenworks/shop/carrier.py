@@ -116,7 +116,7 @@ class Carrier:
         answer = await self._send("POST", content=body, headers={"content-type": "application/json"})
         if answer.status_code in _DECLINING:
             error = _decode(answer, CarrierError)
-            return Declined(error.code, error.message)
+            return Declined(_storable(error.code), _storable(error.message))
         if answer.status_code != _CREATED:
             raise CarrierUnavailable(f"the carrier answered {answer.status_code}")
         return _outcome(_decode(answer, Payment), charge)
@@ -175,6 +175,8 @@ def _transaction(charge: Charge) -> AmountTransaction:
 def _outcome(payment: Payment, charge: Charge) -> Paid | Declined:
     transaction = payment.amount_transaction
     charged = transaction.payment_amount.charging_information
+    if not charged.amount.is_finite() or not payment.payment_id or payment.payment_id != _storable(payment.payment_id):
+        raise CarrierUnavailable("the carrier's payment has no amount or no name that can be kept")
     wanted = (charge.correlator, charge.phone, decimal_amount(charge.amount, charge.currency), charge.currency)
     if (transaction.client_correlator, transaction.phone_number, charged.amount, charged.currency) != wanted:
         raise CarrierUnavailable(f"the carrier's payment {payment.payment_id} is not the one asked for")
@@ -188,5 +190,10 @@ def _outcome(payment: Payment, charge: Charge) -> Paid | Declined:
 def _decode(answer: httpx2.Response, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.json.decode(answer.content, type=kind)
-    except msgspec.DecodeError as fault:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise CarrierUnavailable(f"the carrier's answer is not understood: {fault}") from fault
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL keeps no NUL, and an order must not stay undecided because a carrier wrote one."""
+    return text.replace("\0", "")

@@ -1,4 +1,4 @@
-"""The rows of orders and payments: what is kept of an order, read and written. What happens in between is `orders`."""
+"""The rows of orders, payments and failures, read and written. What happens in between is `orders`."""
 
 from typing import Literal, LiteralString
 
@@ -12,9 +12,11 @@ Connection = AsyncConnection[TupleRow]
 State = Literal["accepted", "completed", "failed"]
 
 _SELECT = """SELECT o.id, o.customer_id, o.billing_account_id, o.legal_entity_id, o.offer_id, o.phone, o.price, o.net,
-        o.tax, o.tax_basis_points, o.currency, o.state, o.bucket_id, o.failure_code, o.failure, o.placed_at_ns,
-        o.closed_at_ns, p.method, p.payer, p.reference, p.amount, p.currency, p.paid_at_ns
-    FROM customer_order o LEFT JOIN payment p ON p.order_id = o.id"""
+        o.tax, o.tax_basis_points, o.currency, o.state, o.bucket_id, coalesce(f.code, ''), coalesce(f.message, ''),
+        o.placed_at_ns, o.charged_since_ns, coalesce(p.paid_at_ns, f.failed_at_ns),
+        p.method, p.payer, p.reference, p.amount, p.currency, p.paid_at_ns
+    FROM customer_order o LEFT JOIN payment p ON p.order_id = o.id
+    LEFT JOIN order_failure f ON f.order_id = o.id AND o.state = 'failed'"""
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One order at the price and tax it was placed at.
 
     `accepted`: written down, payment unknown. `completed`: paid, and the bucket is there. `failed`: not charged.
+    `charged_since_ns` is when the carrier was last about to be asked to charge.
     """
 
     id: str
@@ -50,6 +53,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     failure_code: str
     failure: str
     placed_at_ns: int
+    charged_since_ns: int
     closed_at_ns: int | None
     payment: Payment | None
 
@@ -58,9 +62,10 @@ async def insert(connection: Connection, order: Order) -> Order:
     """Write an order down, or give the one that has this id; refused if that is for something else."""
     await connection.execute(
         """INSERT INTO customer_order (id, customer_id, billing_account_id, legal_entity_id, offer_id, phone, price,
-               net, tax, tax_basis_points, currency, state, placed_at_ns)
+               net, tax, tax_basis_points, currency, state, placed_at_ns, charged_since_ns)
            VALUES (%(id)s, %(customer_id)s, %(billing_account_id)s, %(legal_entity_id)s, %(offer_id)s, %(phone)s,
-               %(price)s, %(net)s, %(tax)s, %(tax_basis_points)s, %(currency)s, %(state)s, %(placed_at_ns)s)
+               %(price)s, %(net)s, %(tax)s, %(tax_basis_points)s, %(currency)s, %(state)s, %(placed_at_ns)s,
+               %(charged_since_ns)s)
            ON CONFLICT (id) DO NOTHING""",
         {name: value for name, value in msgspec.structs.asdict(order).items() if name != "payment"},
     )
@@ -104,6 +109,15 @@ async def undecided(connection: Connection, limit: int) -> list[Order]:
     )
 
 
+async def charge_again(connection: Connection, order_id: str, at_ns: int) -> None:
+    """Note that the carrier is about to be asked to charge; nothing to note of an order that is closed."""
+    await connection.execute(
+        """UPDATE customer_order SET charged_since_ns = greatest(charged_since_ns, %s)
+           WHERE id = %s AND state = 'accepted'""",
+        (at_ns, order_id),
+    )
+
+
 async def complete(connection: Connection, order_id: str, payment: Payment, bucket_id: str) -> None:
     """Keep the payment and close the order."""
     await connection.execute(
@@ -112,18 +126,17 @@ async def complete(connection: Connection, order_id: str, payment: Payment, buck
         msgspec.structs.asdict(payment) | {"order_id": order_id},
     )
     await connection.execute(
-        "UPDATE customer_order SET state = 'completed', bucket_id = %s, closed_at_ns = %s WHERE id = %s",
-        (bucket_id, payment.paid_at_ns, order_id),
+        "UPDATE customer_order SET state = 'completed', bucket_id = %s WHERE id = %s", (bucket_id, order_id)
     )
 
 
 async def fail(connection: Connection, order_id: str, code: str, message: str, at_ns: int) -> None:
     """Close the order unpaid."""
     await connection.execute(
-        """UPDATE customer_order SET state = 'failed', failure_code = %s, failure = %s, closed_at_ns = %s
-           WHERE id = %s""",
-        (code, message, at_ns, order_id),
+        "INSERT INTO order_failure (order_id, code, message, failed_at_ns) VALUES (%s, %s, %s, %s)",
+        (order_id, code, message, at_ns),
     )
+    await connection.execute("UPDATE customer_order SET state = 'failed' WHERE id = %s", (order_id,))
 
 
 def check_same(order: Order, customer_id: str, offer_id: str) -> None:
@@ -157,8 +170,9 @@ def _order(row: TupleRow) -> Order:
         failure_code=row[13],
         failure=row[14],
         placed_at_ns=row[15],
-        closed_at_ns=row[16],
-        payment=_payment(row[17:]) if row[17] is not None else None,
+        charged_since_ns=row[16],
+        closed_at_ns=row[17],
+        payment=_payment(row[18:]) if row[18] is not None else None,
     )
 
 

@@ -19,7 +19,8 @@ from tokenworks.shop.carrier import Carrier, CarrierUnavailable, Charge, Decline
 from tokenworks.shop.order_rows import Connection, Order, Payment
 
 UNDECIDED_AT_ONCE = 500
-# A charge that the carrier has not heard of after this time is not on its way any more; TIMEOUT_S is far below it.
+NOT_CHARGED = "not_charged"
+# A charge that the carrier has not heard of so long after it was last sent is not on its way; TIMEOUT_S is far below.
 UNHEARD_OF_NS = 60 * clock.SECOND
 
 _log = log.get(__name__)
@@ -38,8 +39,7 @@ class OrderDesk:
 
         Placing an order again under its id gives the same order, and goes on with it if it was left unfinished.
         """
-        async with self.pool.connection() as connection:
-            order = await self._accept(connection, order_id or ids.new("ord"), customer_id, offer_id)
+        order = await self._accept(order_id or ids.new("ord"), customer_id, offer_id)
         if order.state != "accepted":
             return order
         try:
@@ -50,7 +50,7 @@ class OrderDesk:
                 CommandCode.CARRIER_UNAVAILABLE,
                 f"The carrier gave no clear answer. The order {order.id!r} is kept and completed if it was paid.",
             ) from fault
-        return await self._close(order.id, outcome)
+        return await self._close(order, outcome)
 
     async def complete_paid(self) -> int:
         """Finish what a crash or a silent carrier left undecided; gives how many orders were closed.
@@ -62,19 +62,25 @@ class OrderDesk:
         closed = 0
         for order in waiting:
             outcome = await self._asked(order)
-            if outcome is not None:
-                await self._close(order.id, outcome)
+            if outcome is not None and (await self._close(order, outcome)).state != "accepted":
                 closed += 1
         return closed
 
-    async def _accept(self, connection: Connection, order_id: str, customer_id: str, offer_id: str) -> Order:
-        known = await order_rows.find(connection, order_id)
-        if known is None:
-            known = await order_rows.insert(connection, await self._fresh(connection, order_id, customer_id, offer_id))
-        order_rows.check_same(known, customer_id, offer_id)
-        return known
+    async def _accept(self, order_id: str, customer_id: str, offer_id: str) -> Order:
+        """The order, written down, and if it is to be charged, when: nobody may give it up while that is new."""
+        now_ns = self.wall_ns()
+        async with sealed.transaction(self.pool, now_ns) as connection:
+            order = await order_rows.find(connection, order_id)
+            if order is None:
+                fresh = await self._fresh(connection, order_id, customer_id, offer_id, now_ns)
+                return await order_rows.insert(connection, fresh)
+            order_rows.check_same(order, customer_id, offer_id)
+            await order_rows.charge_again(connection, order_id, now_ns)
+            return await order_rows.get(connection, order_id)
 
-    async def _fresh(self, connection: Connection, order_id: str, customer_id: str, offer_id: str) -> Order:
+    async def _fresh(
+        self, connection: Connection, order_id: str, customer_id: str, offer_id: str, now_ns: int
+    ) -> Order:
         customer = await parties.customer(connection, customer_id, "customer")
         offer = await offers.get(connection, offer_id, "offer")
         if customer.state != "active":
@@ -99,7 +105,8 @@ class OrderDesk:
             bucket_id=None,
             failure_code="",
             failure="",
-            placed_at_ns=self.wall_ns(),
+            placed_at_ns=now_ns,
+            charged_since_ns=now_ns,
             closed_at_ns=None,
             payment=None,
         )
@@ -122,20 +129,24 @@ class OrderDesk:
         except CarrierUnavailable as fault:
             _log.warning("an order still waits", extra={"order": order.id, "reason": str(fault)})
             return None
-        if outcome is None and self.wall_ns() - order.placed_at_ns > UNHEARD_OF_NS:
-            return Declined("not_charged", "The payment never reached the carrier; nothing was charged.")
+        if outcome is None and self.wall_ns() - order.charged_since_ns > UNHEARD_OF_NS:
+            return Declined(NOT_CHARGED, "The payment never reached the carrier; nothing was charged.")
         return outcome
 
-    async def _close(self, order_id: str, outcome: Paid | Declined) -> Order:
+    async def _close(self, asked: Order, outcome: Paid | Declined) -> Order:
+        """Close an order with what the carrier said of it. `asked` is the order as it was before the carrier was asked.
+
+        Who has paid has the bucket, even if the order was given up meanwhile. An order that is being charged again is
+        not given up.
+        """
         now_ns = self.wall_ns()
         async with sealed.transaction(self.pool, now_ns) as connection:
-            order = await order_rows.lock(connection, order_id)
-            if order.state == "accepted":
-                if isinstance(outcome, Paid):
-                    await self._complete(connection, order, outcome, now_ns)
-                else:
-                    await order_rows.fail(connection, order.id, outcome.code, outcome.message, now_ns)
-            return await order_rows.get(connection, order_id)
+            order = await order_rows.lock(connection, asked.id)
+            if isinstance(outcome, Paid) and order.state != "completed":
+                await self._complete(connection, order, outcome, now_ns)
+            elif isinstance(outcome, Declined) and order.state == "accepted" and not _overtaken(asked, order, outcome):
+                await order_rows.fail(connection, order.id, outcome.code, outcome.message, now_ns)
+            return await order_rows.get(connection, asked.id)
 
     async def _complete(self, connection: Connection, order: Order, paid: Paid, now_ns: int) -> None:
         offer = await offers.get(connection, order.offer_id)
@@ -173,3 +184,8 @@ class OrderDesk:
             paid_at_ns=now_ns,
         )
         await order_rows.complete(connection, order.id, payment, bucket.id)
+
+
+def _overtaken(asked: Order, order: Order, outcome: Declined) -> bool:
+    """Whether "never heard of it" was said before the charge that is now on its way."""
+    return outcome.code == NOT_CHARGED and order.charged_since_ns != asked.charged_since_ns

@@ -6,6 +6,8 @@ above it. The next period begins where the cut ends; nothing is covered twice or
 The tables of ledger and meter are only read here.
 """
 
+from collections import Counter
+
 import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -239,9 +241,11 @@ def _movement(bucket: BucketBalance, before: _Before) -> Movement:
 
 
 def _check(usage: tuple[UsageLine, ...], balances: tuple[Movement, ...]) -> None:
-    charged = {movement.bucket_id: 0 for movement in balances}
+    """What cost nothing may be of a bucket that is no longer shown: only amounts are compared."""
+    charged: Counter[str] = Counter()
     for line in usage:
-        charged[line.bucket_id] = charged.get(line.bucket_id, 0) + line.amount
-    spent = {movement.bucket_id: movement.spent for movement in balances}
+        charged[line.bucket_id] += line.amount
+    spent = Counter({movement.bucket_id: movement.spent for movement in balances})
+    # Counters are equal where one lacks what the other has zero of.
     if charged != spent:
         raise BooksDiffer(f"charges {charged} are not what the buckets have lost {spent}")

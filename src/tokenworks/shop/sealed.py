@@ -1,6 +1,7 @@
 """The sealed tables of this room, and the sealed transactions it writes in.
 
-A later column goes into a later seal format, never into these lists.
+A later column goes into a later seal format, never into these lists. The state of a billing account or an order is not
+under seal; `verify` checks it against what is.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -8,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from tokenworks.access import sealed as access_sealed
 from tokenworks.base.database import Pool
 from tokenworks.ledger import store, tables
 from tokenworks.ledger.seal import SealedTable
@@ -19,8 +21,32 @@ STREAM = "shop"
 _RATES = ("input", "cached_input", "cache_write", "output", "reasoning")
 
 SEALED = (
+    SealedTable(
+        "legal_entity",
+        ("id", "name", "country", "currency", "tax_basis_points", "timezone", "created_at_ns"),
+        ("id",),
+    ),
+    SealedTable("customer", ("id", "legal_entity_id", "kind", "name", "phone", "created_at_ns"), ("id",)),
+    SealedTable("billing_account", ("id", "customer_id"), ("id",)),
     SealedTable("tariff", ("id", "version", "unit", "rounding", "published_at_ns"), ("id", "version")),
     SealedTable("tariff_rate", ("tariff_id", "version", "selector", *_RATES), ("tariff_id", "version", "selector")),
+    SealedTable(
+        "offer",
+        (
+            *("id", "legal_entity_id", "name", "seller", "source", "price", "currency", "granted", "unit", "validity"),
+            *("tariff_id", "tier", "models", "priority", "created_at_ns"),
+        ),
+        ("id",),
+    ),
+    SealedTable(
+        "customer_order",
+        (
+            *("id", "customer_id", "billing_account_id", "legal_entity_id", "offer_id", "phone", "price", "net", "tax"),
+            *("tax_basis_points", "currency", "placed_at_ns"),
+        ),
+        ("id",),
+    ),
+    SealedTable("order_failure", ("order_id", "code", "message", "failed_at_ns"), ("order_id",)),
     SealedTable(
         "payment",
         ("order_id", "method", "payer", "reference", "amount", "currency", "paid_at_ns"),
@@ -58,6 +84,11 @@ SEALED = (
 )
 
 
-def transaction(pool: Pool, at_ns: int) -> AbstractAsyncContextManager[Connection]:
-    """One transaction of the shop's stream, whose lock it holds: the shop's writers come one after another."""
-    return store.transaction(pool, STREAM, at_ns, tables.SEALED + SEALED)
+def transaction(
+    pool: Pool, at_ns: int, others: tuple[SealedTable, ...] = ()
+) -> AbstractAsyncContextManager[Connection]:
+    """One transaction of the shop's stream, whose lock it holds: the shop's writers come one after another.
+
+    Rows may be added to the tables of ledger, access and shop, and to `others`.
+    """
+    return store.transaction(pool, STREAM, at_ns, tables.SEALED + access_sealed.SEALED + SEALED + others)

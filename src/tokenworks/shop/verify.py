@@ -1,4 +1,7 @@
-"""Checks of the shop's invariants, read-only: orders, payments and buckets agree; bills add up and join."""
+"""Checks of the shop's invariants, read-only.
+
+Parties, keys and usage name the same account; orders, payments and buckets agree; bills add up and join.
+"""
 
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.verify import Check, Query, run
@@ -10,6 +13,43 @@ async def checks(connection: Connection) -> list[Check]:
 
 
 QUERIES = (
+    Query(
+        "orders and keys are of their customer's account and seller",
+        "SELECT (SELECT count(*) FROM customer_order) + (SELECT count(*) FROM access_key)",
+        """SELECT x.what || ' ' || x.id FROM (
+               SELECT 'order' AS what, id, customer_id, billing_account_id, legal_entity_id FROM customer_order
+               UNION ALL
+               SELECT 'key', id, customer_id, billing_account_id, legal_entity_id FROM access_key) x
+           LEFT JOIN customer c ON c.id = x.customer_id LEFT JOIN billing_account b ON b.customer_id = c.id
+           WHERE (x.billing_account_id, x.legal_entity_id) IS DISTINCT FROM (b.id, c.legal_entity_id)""",
+    ),
+    Query(
+        "keys that are not revoked are in the state of their account",
+        "SELECT count(*) FROM access_key",
+        """SELECT 'key ' || k.id FROM access_key k LEFT JOIN billing_account b ON b.id = k.billing_account_id
+           WHERE (k.state <> 'revoked' AND k.state IS DISTINCT FROM b.state)
+               OR (k.revoked_at_ns IS NOT NULL) <> (k.state = 'revoked')""",
+    ),
+    Query(
+        "usage is of its key's account and seller",
+        "SELECT (SELECT count(*) FROM usage_record) + (SELECT count(*) FROM usage_opening)",
+        """SELECT 'request ' || r.request_id FROM (
+               SELECT request_id, key_id, billing_account_id, legal_entity_id FROM usage_record
+               UNION ALL
+               SELECT request_id, key_id, billing_account_id, legal_entity_id FROM usage_opening) r
+           LEFT JOIN access_key k ON k.id = r.key_id
+           WHERE (r.billing_account_id, r.legal_entity_id)
+               IS DISTINCT FROM (k.billing_account_id, k.legal_entity_id)""",
+    ),
+    Query(
+        "orders are in the state that their payment or failure says",
+        "SELECT count(*) FROM customer_order",
+        """SELECT 'order ' || o.id FROM customer_order o
+           LEFT JOIN payment p ON p.order_id = o.id LEFT JOIN order_failure f ON f.order_id = o.id
+           WHERE o.state <> CASE WHEN p.order_id IS NOT NULL THEN 'completed' WHEN f.order_id IS NOT NULL THEN 'failed'
+                   ELSE 'accepted' END
+               OR (o.bucket_id IS NOT NULL) <> (p.order_id IS NOT NULL)""",
+    ),
     Query(
         "completed orders have their payment and bucket",
         "SELECT count(*) FROM customer_order WHERE state = 'completed'",

@@ -1,8 +1,9 @@
 """Tables of the business: parties, keys, models, endpoints, suppliers, tariffs, offers, orders, bills.
 
-Rows that a charge or a customer may be held to (tariff versions, payments, bills) are sealed and never change; a
-trigger refuses it to the program, the seal shows it of anybody else. Orders, keys and endpoints have a state. The two
-`sandbox_` tables belong to the sandbox carrier, which stands for a system of somebody else.
+Rows that a charge or a customer may be held to (parties, offers, tariff versions, payments, bills) are sealed and never
+change; a trigger refuses it to the program, the seal shows it of anybody else. Billing accounts, orders and keys are
+sealed but for their state, which is checked against other rows. Models, endpoints and suppliers are not sealed. The
+two `sandbox_` tables belong to the sandbox carrier, which stands for a system of somebody else.
 """
 
 from alembic import op
@@ -23,7 +24,11 @@ RATE_COLUMNS = """
     reasoning numeric(40, 0) NOT NULL CHECK (reasoning >= 0)
 """
 
-FINAL = ("purchase_tariff", "tariff", "tariff_rate", "payment", "bill", "bill_line", "bill_usage", "bill_balance")
+FINAL = (
+    *("legal_entity", "customer", "purchase_tariff", "tariff", "tariff_rate", "offer", "order_failure", "payment"),
+    *("bill", "bill_line", "bill_usage", "bill_balance"),
+)
+WITH_STATE = ("billing_account", "access_key", "customer_order")
 
 
 def upgrade() -> None:
@@ -35,9 +40,13 @@ def upgrade() -> None:
             f"CREATE TRIGGER {table}_is_final BEFORE UPDATE OR DELETE ON {table}"
             " FOR EACH ROW EXECUTE FUNCTION refuse_change()"
         )
+    for table in WITH_STATE:
+        op.execute(
+            f"CREATE TRIGGER {table}_stays BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+        )
 
 
-PARTIES = """
+PARTIES = f"""
 CREATE TABLE legal_entity (
     id text COLLATE "C" PRIMARY KEY,
     name text NOT NULL,
@@ -45,24 +54,30 @@ CREATE TABLE legal_entity (
     currency text NOT NULL,
     tax_basis_points integer NOT NULL CHECK (tax_basis_points BETWEEN 0 AND 10000),
     timezone text NOT NULL,
-    created_at_ns bigint NOT NULL
+    created_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
 );
+CREATE INDEX legal_entity_sealed ON legal_entity (stream, seq);
 CREATE TABLE customer (
     id text COLLATE "C" PRIMARY KEY,
     legal_entity_id text COLLATE "C" NOT NULL REFERENCES legal_entity,
     kind text NOT NULL CHECK (kind IN ('individual', 'enterprise')),
     name text NOT NULL,
     phone text NOT NULL,
-    created_at_ns bigint NOT NULL
+    created_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
 );
+CREATE INDEX customer_sealed ON customer (stream, seq);
 CREATE TABLE billing_account (
     id text COLLATE "C" PRIMARY KEY,
     customer_id text COLLATE "C" NOT NULL UNIQUE REFERENCES customer,
-    state text NOT NULL CHECK (state IN ('active', 'suspended'))
+    state text NOT NULL CHECK (state IN ('active', 'suspended')),
+    {SEALED_COLUMNS}
 );
+CREATE INDEX billing_account_sealed ON billing_account (stream, seq);
 """
 
-KEYS = """
+KEYS = f"""
 CREATE TABLE access_key (
     id text COLLATE "C" PRIMARY KEY,
     name text NOT NULL,
@@ -73,8 +88,10 @@ CREATE TABLE access_key (
     state text NOT NULL CHECK (state IN ('active', 'suspended', 'revoked')),
     digest bytea NOT NULL UNIQUE CHECK (length(digest) = 32),
     created_at_ns bigint NOT NULL,
-    revoked_at_ns bigint CHECK ((revoked_at_ns IS NOT NULL) = (state = 'revoked'))
+    revoked_at_ns bigint CHECK ((revoked_at_ns IS NOT NULL) = (state = 'revoked')),
+    {SEALED_COLUMNS}
 );
+CREATE INDEX access_key_sealed ON access_key (stream, seq);
 CREATE INDEX access_key_customer ON access_key (customer_id, id);
 CREATE INDEX access_key_billing_account ON access_key (billing_account_id);
 """
@@ -152,7 +169,7 @@ CREATE TABLE tariff_rate (
 CREATE INDEX tariff_rate_sealed ON tariff_rate (stream, seq);
 """
 
-OFFERS = """
+OFFERS = f"""
 CREATE TABLE offer (
     id text COLLATE "C" PRIMARY KEY,
     legal_entity_id text COLLATE "C" NOT NULL REFERENCES legal_entity,
@@ -168,8 +185,10 @@ CREATE TABLE offer (
     tier text NOT NULL,
     models text[] NOT NULL,
     priority integer NOT NULL,
-    created_at_ns bigint NOT NULL
+    created_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
 );
+CREATE INDEX offer_sealed ON offer (stream, seq);
 """
 
 ORDERS = f"""
@@ -187,15 +206,23 @@ CREATE TABLE customer_order (
     currency text NOT NULL,
     state text NOT NULL CHECK (state IN ('accepted', 'completed', 'failed')),
     bucket_id text COLLATE "C" REFERENCES bucket,
-    failure_code text NOT NULL DEFAULT '',
-    failure text NOT NULL DEFAULT '',
     placed_at_ns bigint NOT NULL,
-    closed_at_ns bigint CHECK ((closed_at_ns IS NULL) = (state = 'accepted')),
+    charged_since_ns bigint NOT NULL CHECK (charged_since_ns >= placed_at_ns),
+    {SEALED_COLUMNS},
     CHECK (net + tax = price),
     CHECK ((bucket_id IS NOT NULL) = (state = 'completed'))
 );
+CREATE INDEX customer_order_sealed ON customer_order (stream, seq);
 CREATE INDEX customer_order_customer ON customer_order (customer_id, id);
 CREATE INDEX customer_order_accepted ON customer_order (placed_at_ns) WHERE state = 'accepted';
+CREATE TABLE order_failure (
+    order_id text COLLATE "C" PRIMARY KEY REFERENCES customer_order,
+    code text NOT NULL,
+    message text NOT NULL,
+    failed_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX order_failure_sealed ON order_failure (stream, seq);
 CREATE TABLE payment (
     order_id text COLLATE "C" PRIMARY KEY REFERENCES customer_order,
     method text NOT NULL CHECK (method = 'carrier'),
