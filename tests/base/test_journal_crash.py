@@ -1,4 +1,4 @@
-"""What a crash leaves behind is read up to its last whole frame, and written on from there."""
+"""What a crash leaves behind is read up to its last whole frame, and written on from there; damage is left as it is."""
 
 import shutil
 import tempfile
@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from base.journal_disk import CAPACITY, SEGMENT_BYTES, FailingDisk, kill
-from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull, JournalWriter, read_frames, split, valid_end
+from tokenworks.base.journal import (
+    PAYLOAD_BYTES_MAX,
+    JournalDamaged,
+    JournalFull,
+    JournalWriter,
+    is_live,
+    read_frames,
+    split,
+    valid_end,
+)
 from tokenworks.base.journal_folder import segments_from
 
 BATCH = 1 << 20
@@ -22,6 +31,18 @@ END = WHOLE + 20
 def payloads(folder: Path) -> list[bytes]:
     """Everything readable."""
     return [payload for _, payload in split(read_frames(folder, 0, BATCH).data)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything that lies in a journal."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def flip(path: Path, offset: int, size: int = 1) -> None:
+    """Change bytes of a file; doing it again changes them back."""
+    data = bytearray(path.read_bytes())
+    data[offset : offset + size] = bytes(byte ^ 0x55 for byte in data[offset : offset + size])
+    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -80,18 +101,62 @@ def test_resume_of_a_journal_without_a_segment_starts_one(dead: Path) -> None:
 def test_a_newer_segment_behind_a_hole_is_cleared(tmp_path: Path) -> None:
     writer = JournalWriter.create(tmp_path / "w" / "jnl_1", SEGMENT_BYTES)
     for _ in range(100):
-        writer.append(bytes(1000))
+        writer.append(b"o" * 1000)
     writer.close()
-    with (writer.folder / "00000000.seg").open("r+b") as file:
-        file.seek(64 + 10 * 1008)
-        file.write(bytes(1008))
+    older, newer = writer.folder / "00000000.seg", writer.folder / "00000001.seg"
+    older.write_bytes(older.read_bytes()[: 64 + 10 * 1008] + bytes(SEGMENT_BYTES - 64 - 10 * 1008))
+    newer.write_bytes(newer.read_bytes()[: 64 + 1007] + bytes(SEGMENT_BYTES - 64 - 1007))
     resumed = JournalWriter.resume(writer.folder, SEGMENT_BYTES)
     assert resumed.written == 10 * 1008
-    # The old frames of both segments would line up behind the new ones, if they were still there.
+    # The newer segment would line up behind the new frames, if its header were still there.
     for _ in range(60):
         resumed.append(b"n" * 1000)
     resumed.close()
-    assert payloads(writer.folder) == [bytes(1000)] * 10 + [b"n" * 1000] * 60
+    assert payloads(writer.folder) == [b"o" * 1000] * 10 + [b"n" * 1000] * 60
+
+
+def test_an_interrupted_removal_is_no_damage(dead: Path) -> None:
+    (dead / "00000000.seg").unlink()
+    writer = JournalWriter.resume(dead, SEGMENT_BYTES, end_least=END)
+    writer.close()
+    assert writer.written == 0
+
+
+# File, offset, and how many bytes are changed there; whole frames follow each.
+DAMAGE = {
+    "a bit of the first frame": ("00000000.seg", 64 + 10, 1),
+    "its length": ("00000000.seg", 64, 1),
+    "two frames": ("00000000.seg", 64 + 1008, 2016),
+    "the end of the first segment": ("00000000.seg", 64 + 63 * 1008, 1008),
+    "the header of the first segment": ("00000000.seg", 20, 1),
+    "the header of the second": ("00000001.seg", 20, 1),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_before_whole_frames_is_told_and_nothing_is_cleared(tmp_path: Path, name: str) -> None:
+    writer = JournalWriter.create(tmp_path / "w" / "jnl_1", SEGMENT_BYTES)
+    for _ in range(100):
+        writer.append(b"f" * 1000)
+    writer.close()
+    file, offset, size = DAMAGE[name]
+    flip(writer.folder / file, offset, size)
+    left = files(writer.folder)
+    with pytest.raises(JournalDamaged, match="whole frames follow"):
+        JournalWriter.resume(writer.folder, SEGMENT_BYTES)
+    assert files(writer.folder) == left
+    assert not is_live(writer.folder)
+
+
+def test_an_end_before_what_was_durable_is_damage(dead: Path) -> None:
+    flip(dead / "00000000.seg", 64 + WHOLE + 10)
+    left = files(dead)
+    with pytest.raises(JournalDamaged, match="up to 27, and once held 47"):
+        JournalWriter.resume(dead, SEGMENT_BYTES, end_least=END)
+    assert files(dead) == left
+    writer = JournalWriter.resume(dead, SEGMENT_BYTES, end_least=WHOLE)
+    writer.close()
+    assert (writer.written, writer.torn_bytes > 0) == (WHOLE, True)
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -170,22 +235,30 @@ class JournalMachine(RuleBasedStateMachine):
         end = self.writer.written
         kill(self.writer, self.disk)
         if self.writer.synced < end and data.draw(st.booleans(), label="power failure"):
-            end = self.damage(data.draw(st.integers(self.writer.synced, end - 1)))
+            end = self.damage(data.draw(st.integers(self.writer.synced, end - 1)), end, data.draw(st.booleans()))
         self.writer = JournalWriter.resume(self.writer.folder, SEGMENT_BYTES, self.disk.disk)
         assert self.writer.written == self.writer.synced == end
         self.appended = [(position, payload) for position, payload in self.appended if position < end]
         self.check(end)
         self.close_orphans(end)
 
-    def damage(self, position: int) -> int:
-        """Change a byte that was never synced; the start of the frame that holds it."""
-        path, header = segments_from(self.writer.folder, position)[0]
-        with path.open("r+b") as file:
-            file.seek(64 + position - header.base)
-            byte = file.read(1)
-            file.seek(-1, 1)
-            file.write(bytes([byte[0] ^ 0x55]))
-        return max(start for start, _ in self.appended if start <= position)
+    def damage(self, position: int, end: int, is_tail_lost: bool) -> int:
+        """Change a byte that was never synced, or lose all from it on; where the journal ends then."""
+        torn = max(start for start, _ in self.appended if start <= position)
+        (path, header), *newer = segments_from(self.writer.folder, position)
+        offset = 64 + position - header.base
+        if is_tail_lost:
+            path.write_bytes(path.read_bytes()[:offset].ljust(SEGMENT_BYTES, b"\0"))
+            for later, _ in newer:
+                later.write_bytes(bytes(SEGMENT_BYTES))
+            return torn
+        flip(path, offset)
+        if not any(torn < start < end for start, _ in self.appended):
+            return torn
+        with pytest.raises(JournalDamaged):
+            JournalWriter.resume(self.writer.folder, SEGMENT_BYTES, self.disk.disk)
+        flip(path, offset)
+        return end
 
     def close_orphans(self, end: int) -> None:
         """Openings that survived their closing get one of the full size, however full the disk is."""

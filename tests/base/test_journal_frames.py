@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenworks.base.journal import PAYLOAD_BYTES_MAX, FrameFault, JournalFault, split
-from tokenworks.base.journal_frames import SegmentHeader, frame, pack_header, unpack_header, whole_frames
+from tokenworks.base.journal_frames import SegmentHeader, frame, has_frame, pack_header, unpack_header, whole_frames
 
 HEADER = SegmentHeader(number=3, journal_id="jnl_06f1v30000000000000000000x", base=5_000_000_000)
 HEADER_BYTES = bytes.fromhex(
@@ -76,6 +76,24 @@ def test_a_changed_byte_is_found(payloads: list[bytes], data: st.DataObject) -> 
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(FrameFault):
         list(split(bytes(changed)))
+
+
+@given(st.binary(max_size=50), st.binary(min_size=1, max_size=600), st.binary(max_size=50))
+def test_a_whole_frame_is_found_wherever_it_begins(before: bytes, payload: bytes, after: bytes) -> None:
+    data = before + frame(payload) + after
+    assert has_frame(data, len(before) + 1)
+    assert has_frame(data, len(data))
+
+
+@given(st.binary(min_size=1, max_size=600), st.data())
+def test_a_part_of_a_frame_is_none(payload: bytes, data: st.DataObject) -> None:
+    torn = frame(payload + b"!")[: data.draw(st.integers(0, 8 + len(payload)))]
+    assert not has_frame(torn + bytes(1000), len(torn) + 1000)
+
+
+def test_a_frame_that_begins_later_is_not_asked_for() -> None:
+    assert not has_frame(b"torn" + FRAME_BYTES, 4)
+    assert has_frame(b"torn" + FRAME_BYTES, 5)
 
 
 @given(st.binary(max_size=100))

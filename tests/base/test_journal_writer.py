@@ -17,6 +17,7 @@ from tokenworks.base.journal import (
     read_frames,
     remove,
     remove_below,
+    set_aside,
     split,
     valid_end,
 )
@@ -297,6 +298,17 @@ def test_journals_are_listed_and_removed(tmp_path: Path) -> None:
         JournalWriter.create(folder, SEGMENT_BYTES).close()
     assert list_journals(tmp_path) == folders
     remove(folders[0])
+    assert list_journals(tmp_path) == folders[1:]
+
+
+def test_a_journal_set_aside_is_kept_and_not_listed(tmp_path: Path) -> None:
+    folders = [tmp_path / "worker-0" / name for name in ("jnl_1", "jnl_2")]
+    for folder in folders:
+        JournalWriter.create(folder, SEGMENT_BYTES).close()
+    names = sorted(path.name for path in folders[0].iterdir())
+    aside = set_aside(folders[0])
+    assert aside == tmp_path / "worker-0" / "jnl_1.damaged"
+    assert sorted(path.name for path in aside.iterdir()) == names
     assert list_journals(tmp_path) == folders[1:]
 
 

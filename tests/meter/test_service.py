@@ -1,6 +1,7 @@
 """Metering over the bus, the feed, the metrics, and usage as programs read it."""
 
 import asyncio
+import gc
 
 import msgspec
 import psycopg
@@ -50,6 +51,19 @@ async def test_a_database_that_is_away_takes_nothing_and_crashes_nothing(
         assert (reply.posted_through, reply.fault.startswith("the ledger cannot post now")) == (0, True)
         await conn.execute("ALTER TABLE away RENAME TO charge")
     assert await metering.post(book.rest()) == ShipReply(len(book.data))
+
+
+async def test_journals_that_never_end_leave_nothing_behind(database: Pool, bus: Bus) -> None:
+    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+
+    def locks() -> int:
+        gc.collect()
+        return sum(type(one) is asyncio.Lock for one in gc.get_objects())
+
+    before = locks()
+    for number in range(20):
+        assert not (await metering.post(Journal(f"j{number}").rest())).fault
+    assert locks() - before < 20
 
 
 async def test_the_feed_tells_what_was_posted(database: Pool) -> None:

@@ -15,8 +15,15 @@ A frame never crosses segments. Length 0 is the end of what was written; length 
 sends the reader to the next segment. A position counts frame bytes since the journal's start, nothing else.
 """
 
-from tokenworks.base.journal_folder import JournalLive, is_live, list_journals, remove, remove_below
-from tokenworks.base.journal_frames import FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, FrameFault, JournalFault, split
+from tokenworks.base.journal_folder import JournalLive, is_live, list_journals, remove, remove_below, set_aside
+from tokenworks.base.journal_frames import (
+    FRAME_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    FrameFault,
+    JournalDamaged,
+    JournalFault,
+    split,
+)
 from tokenworks.base.journal_reader import Batch, read_frames, valid_end
 from tokenworks.base.journal_segment import Disk
 from tokenworks.base.journal_sync import GroupSync
@@ -29,6 +36,7 @@ __all__ = [
     "Disk",
     "FrameFault",
     "GroupSync",
+    "JournalDamaged",
     "JournalFault",
     "JournalFull",
     "JournalLive",
@@ -38,6 +46,7 @@ __all__ = [
     "read_frames",
     "remove",
     "remove_below",
+    "set_aside",
     "split",
     "valid_end",
 ]

@@ -20,6 +20,8 @@ SUFFIX = ".seg"
 # A segment is renamed from this once its space is allocated, so that a file with the final name is never too short.
 UNFINISHED = ".new"
 LOCK = "lock"
+# No journal id ends like this.
+DAMAGED = ".damaged"
 
 
 class JournalLive(JournalFault):
@@ -91,11 +93,23 @@ def is_live(folder: Path) -> bool:
 
 
 def list_journals(journal_dir: Path) -> list[Path]:
-    """The folders of all journals of all workers: by worker, then by id, which for ids made by `ids.new` is by age."""
+    """The folders of all journals of all workers: by worker, then by id, which for ids made by `ids.new` is by age.
+
+    Journals set aside are not among them.
+    """
     if not journal_dir.is_dir():
         return []
     workers = [worker for worker in journal_dir.iterdir() if worker.is_dir()]
-    return sorted(folder for worker in workers for folder in worker.iterdir() if folder.is_dir())
+    folders = (folder for worker in workers for folder in worker.iterdir())
+    return sorted(folder for folder in folders if folder.is_dir() and folder.suffix != DAMAGED)
+
+
+def set_aside(folder: Path) -> Path:
+    """Keep a damaged journal under another name, for a person to look at; where it lies then."""
+    aside = folder.with_name(folder.name + DAMAGED)
+    folder.rename(aside)
+    sync_folder(folder.parent)
+    return aside
 
 
 def remove_below(folder: Path, position: int) -> int:

@@ -4,6 +4,7 @@ A frame is length, checksum, payload; what a payload means is for the rooms that
 little endian. Nothing here touches a file: see `journal_writer` and `journal_reader`.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -28,10 +29,16 @@ _U32 = struct.Struct("<I")
 _pack_u32 = _U32.pack
 _unpack_frame_header = _FRAME_HEADER.unpack_from
 _crc32 = zlib.crc32
+# A length that a frame may have: its upper two bytes are zero and its lower two are not. Bytes of zeros hold none.
+_LENGTHS = re.compile(rb"(?=(?:[^\0].|\0[^\0])\0\0)", re.DOTALL)
 
 
 class JournalFault(Exception):
     """The journal cannot go on or cannot be read: the disk failed, bytes are missing, or the format is not ours."""
+
+
+class JournalDamaged(JournalFault):
+    """Bytes that were written whole once are not any more; what is left is evidence, and nothing of it is changed."""
 
 
 class FrameFault(JournalFault):
@@ -97,6 +104,12 @@ def whole_frames(data: memoryview) -> int:
     while size := frame_size(data, offset):
         offset += size
     return offset
+
+
+def has_frame(data: bytes, starts: int) -> bool:
+    """Whether a whole, undamaged frame begins at any of the first `starts` bytes."""
+    view = memoryview(data)
+    return any(found.start() < starts and frame_size(view, found.start()) for found in _LENGTHS.finditer(data))
 
 
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -1,7 +1,7 @@
 """Reading a journal: batches of whole frames from a position, and the position where the valid bytes end.
 
 Works on a live journal of this process and on a dead one after a crash. It does not know what frames mean, and it
-never changes a file: `JournalWriter.resume` clears a torn tail.
+never changes a file: `JournalWriter.resume` clears a torn tail, once `check_tail` has found that it is one.
 
 A position counts frame bytes since the journal's start; headers of segments and padding do not count. So the bytes
 that are shipped are contiguous, and position p lies at `SEGMENT_HEADER_BYTES + p - base` of its segment.
@@ -12,10 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from tokenworks.base.journal_folder import segments_from, segments_in_use
-from tokenworks.base.journal_frames import FRAME_BYTES_MAX, PAD, SEGMENT_HEADER_BYTES, whole_frames
+from tokenworks.base.journal_folder import read_header, segment_paths, segments_from, segments_in_use
+from tokenworks.base.journal_frames import (
+    FRAME_BYTES_MAX,
+    PAD,
+    SEGMENT_HEADER_BYTES,
+    JournalDamaged,
+    has_frame,
+    whole_frames,
+)
 
 _SCAN_BYTES = 1 << 20
+_BLOCK_BYTES = 64 << 10
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -56,6 +64,33 @@ def valid_end(folder: Path) -> int:
     while (end := read_frames(folder, position, _SCAN_BYTES).to_position) > position:
         position = end
     return position
+
+
+def check_tail(folder: Path, end: int, end_least: int) -> None:
+    """`JournalDamaged` where the bytes behind the valid end are more than what a crash tore.
+
+    A process that dies leaves a part of a frame, and behind it nothing that is whole. After a power failure whole
+    frames may follow a hole; those may have been answered, so they are not thrown away either. `end_least` is a
+    position that somebody knows to have been durable once: a journal that ends before it has lost bytes. Only one
+    without any segment in use has not: a crash interrupted its removal.
+    """
+    if end < end_least and any(True for _ in segments_in_use(folder)):
+        raise JournalDamaged(f"journal {folder} can be read up to {end}, and once held {end_least}")
+    for path in segment_paths(folder):
+        header = read_header(path)
+        offset = SEGMENT_HEADER_BYTES + end - header.base if header else 0
+        if _has_frame_from(path, max(offset, 0)):
+            raise JournalDamaged(f"journal {folder} can be read up to {end}, and whole frames follow in {path.name}")
+
+
+def _has_frame_from(path: Path, offset: int) -> bool:
+    """Whether a whole frame begins in a segment at any byte from a file offset on."""
+    with path.open("rb", buffering=0) as file:
+        for start in range(offset, os.fstat(file.fileno()).st_size, _BLOCK_BYTES):
+            block = os.pread(file.fileno(), _BLOCK_BYTES + FRAME_BYTES_MAX, start)
+            if block.count(0) < len(block) and has_frame(block, _BLOCK_BYTES):
+                return True
+    return False
 
 
 def _read_segment(path: Path, offset: int, bytes_max: int) -> tuple[memoryview, bool]:

@@ -30,7 +30,7 @@ from tokenworks.base.journal_frames import (
     frame,
     pack_header,
 )
-from tokenworks.base.journal_reader import valid_end
+from tokenworks.base.journal_reader import check_tail, valid_end
 from tokenworks.base.journal_segment import (
     Disk,
     Segment,
@@ -100,17 +100,18 @@ class JournalWriter:
         return writer
 
     @classmethod
-    def resume(cls, folder: Path, segment_bytes: int, disk: Disk = _DISK) -> Self:
+    def resume(cls, folder: Path, segment_bytes: int, disk: Disk = _DISK, *, end_least: int = 0) -> Self:
         """Go on where a dead journal's valid bytes end; one that is still written is `JournalLive`.
 
         A torn tail is overwritten with zeros, in the space it has, so that promised closings find theirs on a full
-        disk too. `torn_bytes` tells how much was lost; more than a frame or two means damage, not a crash.
+        disk too; `torn_bytes` tells how much was lost. What cannot be a torn tail is `JournalDamaged`, and not a byte
+        is changed: whole frames behind the end, or an end before `end_least`, which was durable once.
         """
         if segment_bytes < SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX:
             raise ValueError(f"a segment of {segment_bytes} bytes cannot hold the largest frame")
         writer = cls(folder, take_lock(folder), segment_bytes, disk)
         try:
-            writer._find_segments()
+            writer._find_segments(end_least)
             writer._keep_spare()
             writer.sync()
         except OSError as error:
@@ -304,10 +305,11 @@ class JournalWriter:
                 os.close(self._lock)
                 self._lock = -1
 
-    def _find_segments(self) -> None:
+    def _find_segments(self, end_least: int) -> None:
         """Take up the files of a dead journal, or start the first segment of a new one."""
-        remove_unfinished(self.folder)
         self._end = self.written = valid_end(self.folder)
+        check_tail(self.folder, self._end, end_least)
+        remove_unfinished(self.folder)
         for path in segment_paths(self.folder):
             header = read_header(path)
             segment = open_segment(path)

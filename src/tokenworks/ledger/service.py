@@ -66,7 +66,11 @@ class LeaseService:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-            replies = await self._grant([request for request, _ in batch])
+            (replies,) = await asyncio.gather(self._grant([request for request, _ in batch]), return_exceptions=True)
+            if isinstance(replies, BaseException):
+                # Not a fault that is known here. Who waits is answered all the same, and the next batch is tried.
+                _log.error("no leases granted", extra={"requests": len(batch)}, exc_info=replies)
+                replies = [_UNAVAILABLE] * len(batch)
             for (_, answer), reply in zip(batch, replies, strict=True):
                 if not answer.done():
                     answer.set_result(reply)

@@ -4,7 +4,7 @@ A database that cannot be used is answered with a fault and one log line; the sh
 """
 
 import asyncio
-from collections import defaultdict
+from weakref import WeakValueDictionary
 
 import msgspec
 import psycopg
@@ -35,7 +35,8 @@ class Metering:
         self._served: Served | None = None
         self._feed = feed
         self._metrics = metrics
-        self._journals: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # A lock is there for as long as a shipment of its journal is: many journals never ship a final one.
+        self._journals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Subscribe; shipments are posted from now on."""
@@ -49,13 +50,11 @@ class Metering:
     async def post(self, ship: ShipRequest) -> ShipReply:
         """Post one shipment. After a fault of the database nothing is claimed beyond what the shipper knew."""
         try:
-            async with self._journals[ship.journal_id]:
+            async with self._journals.setdefault(ship.journal_id, asyncio.Lock()):
                 reply = await post_batch(self._pool, ship, clock.wall_ns(), self._feed, self._metrics)
         except (psycopg.Error, LedgerFault) as fault:
             first_line = str(fault).partition("\n")[0]
             reply = ShipReply(ship.from_position, f"the ledger cannot post now: {first_line}")
-        if ship.final:
-            self._journals.pop(ship.journal_id, None)
         if reply.fault:
             _log.error("shipment not posted", extra={"journal": ship.journal_id, "reason": reply.fault})
         return reply
