@@ -3,6 +3,7 @@
 It answers a gateway directly or, with `serve_on`, over the real bus.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from tokenworks.core import journal, wire
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.journal import Closing, Entry, LeaseClose
 from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, decide
+from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Catalog, Endpoint, Key, Model
 from tokenworks.core.tariff import Rate, Tariff, flat
 
@@ -54,7 +56,11 @@ def catalog(*endpoints: Endpoint, version: int = 1) -> Catalog:
 
 @dataclass
 class StandInOffice:
-    """The state is open to tests. `is_down` makes every question fail as if nobody answered."""
+    """The state is open to tests. `is_down` makes every question fail as if nobody answered.
+
+    Of lease requests, `release` holds all back, `lose_replies` loses the answers to so many, `doubt_replies` refuses so
+    many as a ledger does that cannot tell whether it granted; `life_ns` is how long what is granted may be used.
+    """
 
     buckets: dict[str, tuple[Bucket, int]] = field(default_factory=dict)
     keys: dict[bytes, Key] = field(default_factory=dict)
@@ -65,6 +71,9 @@ class StandInOffice:
     asked: list[LeaseRequest] = field(default_factory=list)
     lookups: int = 0
     lose_replies: int = 0
+    doubt_replies: int = 0
+    release: asyncio.Event | None = None
+    life_ns: int = LIFE_NS
     answered: dict[tuple[str, str, int], LeaseReply] = field(default_factory=dict)
     posted: dict[str, bytes] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
@@ -95,24 +104,30 @@ class StandInOffice:
         """Answer a lease request, the same one always in the same way."""
         self._answer()
         self.asked.append(request)
+        if self.release is not None:
+            await self.release.wait()
         name = (request.worker, request.epoch, request.sequence)
         if name not in self.answered:
             self.answered[name] = self._grant(request)
         if self.lose_replies:
             self.lose_replies -= 1
             raise BusFault("the reply was lost")
+        if self.doubt_replies:
+            self.doubt_replies -= 1
+            return LeaseReply(refusal=Refusal(Code.LEASE_UNAVAILABLE, "The ledger cannot be reached now."))
         return self.answered[name]
 
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Take journal bytes."""
         self._answer()
-        have = self.posted.setdefault(request.journal_id, b"")
+        have = self.posted.get(request.journal_id, b"")
         if request.from_position > len(have):
             return wire.ShipReply(len(have), "gap")
         new = request.frames[len(have) - request.from_position :]
         for _, payload in split(new):
             self._post(journal.decode(payload))
-        self.posted[request.journal_id] = have + new
+        if new:
+            self.posted[request.journal_id] = have + new
         if request.final:
             self.final.add(request.journal_id)
         return wire.ShipReply(len(have) + len(new))
@@ -155,7 +170,7 @@ class StandInOffice:
             self.buckets[terms.id] = (terms, available - grant.amount)
             lease_id = len(self.leased) + 1
             self.leased[lease_id] = (terms.id, grant.amount)
-            leases.append(Lease(lease_id, terms, grant.amount, LIFE_NS, grant.linger))
+            leases.append(Lease(lease_id, terms, grant.amount, self.life_ns, grant.linger))
         return LeaseReply(tuple(leases), decision.refusal, decision.elsewhere)
 
     def _post(self, entry: Entry) -> None:

@@ -88,6 +88,35 @@ async def test_without_the_office_remembered_keys_and_leases_go_on(tmp_path: Pat
         assert answer.headers["retry-after"] == "1"
 
 
+async def test_after_missed_announcements_a_key_is_asked_for_again(tmp_path: Path) -> None:
+    async with bench(tmp_path) as gateway:
+        assert (await gateway.ask()).status_code == 200
+        digest = gateway.office.add_key(SECRET, refused="key_revoked")
+        gateway.gateway.keys.doubt_all()
+        assert error(await gateway.ask()) == (401, "key_revoked")
+        del gateway.office.keys[digest]
+        gateway.gateway.keys.doubt_all()
+        assert error(await gateway.ask()) == (401, "invalid_api_key")
+        gateway.office.is_down = True
+        assert error(await gateway.ask()) == (503, "lease_unavailable")
+
+
+async def test_after_missed_announcements_a_key_holds_while_nobody_can_be_asked(tmp_path: Path) -> None:
+    async with bench(tmp_path) as gateway:
+        for _ in range(2):
+            assert (await gateway.ask()).status_code == 200
+        gateway.office.is_down = True
+        gateway.gateway.keys.doubt_all()
+        for _ in range(3):
+            assert (await gateway.ask()).status_code == 200
+        gateway.office.is_down = False
+        gateway.office.add_key(SECRET, refused="key_revoked")
+        async with asyncio.timeout(5):
+            while (answer := await gateway.ask()).status_code == 200:
+                pass
+        assert error(answer) == (401, "key_revoked")
+
+
 async def test_a_key_is_not_trusted_for_ever(tmp_path: Path) -> None:
     async with bench(tmp_path, key_stale_ms=1) as gateway:
         assert (await gateway.ask()).status_code == 200

@@ -47,6 +47,15 @@ REFUSED: list[tuple[dict[str, Any], Code, str]] = [
     ({"service_tier": "priority"}, Code.FIELD_NOT_SUPPORTED, "service_tier"),
     ({"best_of": 4}, Code.FIELD_NOT_SUPPORTED, "best_of"),
     ({"use_beam_search": True}, Code.FIELD_NOT_SUPPORTED, "use_beam_search"),
+    ({"n_predict": 9}, Code.FIELD_NOT_SUPPORTED, "n_predict"),
+    ({"n_cmpl": 2}, Code.FIELD_NOT_SUPPORTED, "n_cmpl"),
+    ({"max_new_tokens": 9}, Code.FIELD_NOT_SUPPORTED, "max_new_tokens"),
+    ({"enable_search": True}, Code.FIELD_NOT_SUPPORTED, "enable_search"),
+    ({"thinking": {"type": "enabled"}}, Code.FIELD_NOT_SUPPORTED, "thinking"),
+    ({"plugins": [{"id": "web"}]}, Code.FIELD_NOT_SUPPORTED, "plugins"),
+    ({"models": ["dearer"]}, Code.FIELD_NOT_SUPPORTED, "models"),
+    ({"Max_Tokens": 9}, Code.FIELD_NOT_SUPPORTED, "Max_Tokens"),
+    ({"ſtream": True}, Code.FIELD_NOT_SUPPORTED, "ſtream"),
 ]
 
 
@@ -64,6 +73,14 @@ def test_not_a_json_object(body: bytes) -> None:
     assert refusal.code is Code.MALFORMED_BODY
 
 
+@pytest.mark.parametrize("field", ["unknown", "metadata", "stream_options", "plugins"])
+def test_nested_too_deeply(field: str) -> None:
+    deep = b'{"x":' * 5_000 + b"1" + b"}" * 5_000
+    refusal = parse(b'{"model":"m","messages":[{"role":"user","content":"x"}],"%b":%b}' % (field.encode(), deep))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.MALFORMED_BODY
+
+
 TAKEN: list[tuple[dict[str, Any], tuple[int, int, int]]] = [
     ({}, (0, 1, 0)),
     ({"max_tokens": 5}, (5, 1, 0)),
@@ -71,6 +88,7 @@ TAKEN: list[tuple[dict[str, Any], tuple[int, int, int]]] = [
     ({"max_tokens": None, "n": 3}, (0, 3, 0)),
     ({"tools": [{"type": "function"}, {"type": "custom"}], "functions": [{"name": "f"}]}, (0, 1, 3)),
     ({"service_tier": "auto", "modalities": ["text"], "audio": None, "temperature": 1.5, "unknown": [1]}, (0, 1, 0)),
+    ({"n_predict": None, "thinking": {"type": "disabled"}, "enable_search": False, "min_tokens": 3}, (0, 1, 0)),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, (0, 1, 0)),
     ({"messages": [{"role": "assistant", "tool_calls": [{"id": "x"}]}]}, (0, 1, 0)),
 ]

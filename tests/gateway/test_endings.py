@@ -106,7 +106,7 @@ async def test_a_worker_that_drains_ends_what_runs_too_long(tmp_path: Path, is_s
         closing = await gateway.closing()
         expected = ("counted", Tokens(COUNTED_INPUT, output=3), 13) if is_stream else ("none", Tokens(), 0)
         assert summary(closing)[:4] == ("drained", *expected)
-        gateway.gateway.leases.close_all()
+        await gateway.gateway.leases.close_all()
         assert gateway.held() == (0, 0, 0)
         writer.close()
 
@@ -204,7 +204,7 @@ async def test_a_slow_reader_holds_the_endpoint_back(tmp_path: Path) -> None:
         async def flood(call: Any) -> bool:
             nonlocal sent
             await call.send(STREAM_HEAD)
-            piece = chunk(event({"content": "x" * 60_000}))
+            piece = chunk(event({"uncounted": "x" * 60_000}))
             for _ in range(1_000):
                 await call.send(piece)
                 sent += 1

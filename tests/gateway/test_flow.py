@@ -1,8 +1,11 @@
 """Flows: coroutines that go on in the callback of whoever resolves what they wait for."""
 
+import asyncio
+from collections import deque
+
 import pytest
 
-from tokenworks.gateway.flow import Flow, Interrupt, Wait
+from tokenworks.gateway.flow import Flow, Interrupt, Wait, resolve_each
 
 
 class Stop(Interrupt):
@@ -67,3 +70,21 @@ def test_the_end_is_told_when_the_flow_fails() -> None:
     with pytest.raises(LookupError):
         Flow(fail(), lambda: ended.append(True)).start()
     assert ended == [True]
+
+
+async def test_a_flow_that_fails_does_not_stop_the_others() -> None:
+    went_on: list[int] = []
+    waits = [Wait[int](), Wait[int](), Wait[int]()]
+
+    async def go(wait: Wait[int]) -> None:
+        value = await wait
+        if wait is waits[0]:
+            raise LookupError
+        went_on.append(value)
+
+    for wait in waits:
+        Flow(go(wait), lambda: None).start()
+    with pytest.raises(LookupError):
+        resolve_each(deque(waits), 7)
+    await asyncio.sleep(0)
+    assert went_on == [7, 7]

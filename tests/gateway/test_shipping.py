@@ -130,6 +130,29 @@ class Stubborn(StandInOffice):
         return reply
 
 
+class Refusing(StandInOffice):
+    """A ledger that does not take one journal."""
+
+    async def ship(self, request: ShipRequest) -> ShipReply:
+        if request.journal_id == "jrn_1":
+            return ShipReply(0, "not this one")
+        return await super().ship(request)
+
+
+async def test_a_journal_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path), journal_segment_bytes=1 << 16, ship_interval_ms=1)
+    for name in ("jrn_1", "jrn_2"):
+        writer = JournalWriter.create(settings.journal_dir / "gw-0" / name, settings.journal_segment_bytes)
+        writer.append(journal.encode(Head(name, "gw-0", 1)))
+        writer.close()
+    office = Refusing()
+    for _ in range(2):
+        async with asyncio.timeout(5):
+            await succeed(office, settings, settings.journal_dir / "gw-0" / "mine")
+        assert office.final == {"jrn_2"}
+        assert [folder.name for folder in list_journals(settings.journal_dir)] == ["jrn_1"]
+
+
 async def test_every_byte_arrives_once_whatever_is_lost(tmp_path: Path) -> None:
     settings = Settings(
         data_dir=str(tmp_path), journal_segment_bytes=1 << 16, ship_batch_bytes=1 << 16, ship_interval_ms=1

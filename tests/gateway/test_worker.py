@@ -170,6 +170,22 @@ async def test_a_running_request_finishes_before_the_worker_ends(services: Setti
         assert len(running.office.final) == 1
 
 
+async def test_a_lease_still_asked_for_at_the_end_goes_back(services: Settings, bus: Bus, tmp_path: Path) -> None:
+    async with worker(services, bus, tmp_path) as running:
+        running.office.release = asyncio.Event()
+        asked = asyncio.create_task(running.client.chat.completions.create(model="m", messages=MESSAGES))
+        async with asyncio.timeout(5):
+            while not running.office.asked:
+                await asyncio.wait([running.task], timeout=0.001)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        running.stop.set()
+        running.office.release.set()
+        await running.task
+        assert running.office.buckets["bkt_1"][1] == 1_000_000
+        assert list_journals(running.settings.journal_dir) == []
+
+
 async def test_without_the_office_the_journal_stays(services: Settings, bus: Bus, tmp_path: Path) -> None:
     async with worker(services, bus, tmp_path) as running:
         await running.client.chat.completions.create(model="m", messages=MESSAGES)

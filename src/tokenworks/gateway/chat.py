@@ -1,8 +1,9 @@
 """The dialect of chat completions: what the gateway reads of a request, and the request it sends on.
 
 A body is decoded shallowly: field names and the raw JSON of their values. Only what decides about money and routing is
-looked into; the rest travels as it came. Fields whose cost nobody can bound beforehand are refused, fields nobody knows
-count as text. Source: OpenAI API reference, "Create chat completion".
+looked into; the rest travels as it came. Fields whose cost nobody can bound beforehand are refused, also those by which
+some engine or vendor lets more be written than `max_tokens` and `n` say. Fields nobody knows count as text.
+Source: OpenAI API reference, "Create chat completion".
 """
 
 from typing import Any
@@ -24,7 +25,13 @@ _KNOBS = frozenset(
         *("metadata", "service_tier", "modalities", "safety_identifier", "prompt_cache_key"),
     }
 )
-# A value that asks for more than text tokens within `max_tokens`, or for text that no formula bounds.
+# Other engines' names for `max_tokens` and `n`; beside these two they may win. Sources: the references of the llama.cpp
+# server, Hugging Face Transformers, Ollama, and OpenAI's Responses.
+_OTHER_LIMITS = ("n_predict", "n_cmpl", "max_new_tokens", "max_output_tokens", "max_length", "num_predict")
+# Vendors' names for what they charge beside the tokens of this model: searches, tools of theirs, other models.
+_EXTRAS = ("plugins", "models", "provider", "preset", "search_parameters", "cached_content", "extra_body")
+# What these fields may be; any other value asks for more than text tokens within `max_tokens`, or for text that no
+# formula bounds.
 _HARMLESS: dict[str, tuple[object, ...]] = {
     "web_search_options": (None,),
     "audio": (None,),
@@ -35,7 +42,13 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "use_beam_search": (None, False),
     "chat_template": (None,),
     "background": (None, False),
+    "thinking": (None, {"type": "disabled"}),
+    "enable_thinking": (None, False),
+    "enable_search": (None, False),
+    "enable_code_interpreter": (None, False),
+    **dict.fromkeys((*_OTHER_LIMITS, *_EXTRAS), (None,)),
 }
+_READ = _KNOBS | _HARMLESS.keys()
 _TOOL_TYPES = frozenset({"function", "custom"})
 _PART_TYPES = frozenset({"text", "refusal"})
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -95,11 +108,14 @@ def parse(body: bytes) -> ChatRequest | Refusal:
     try:
         read = _deep(body)
         fields = _shallow(body)
+        refusal = _check_fields(fields)
     except msgspec.ValidationError as fault:
         return _wrong_type(str(fault))
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         return Refusal(Code.MALFORMED_BODY, f"The body is not valid JSON: {fault}.")
-    refusal = _check_fields(fields) or _check_messages(read.messages) or _check_numbers(read)
+    except RecursionError:
+        return Refusal(Code.MALFORMED_BODY, "The body is nested too deeply.")
+    refusal = refusal or _check_messages(read.messages) or _check_numbers(read)
     if refusal is None and read.tools:
         refusal = _check_tools(read.tools)
     if refusal is not None:
@@ -147,6 +163,10 @@ def _wrong_type(fault: str) -> Refusal:
 
 
 def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
+    for name in fields.keys() - _READ:
+        # Servers that do not tell cases apart would take it for the field that was checked.
+        if name.casefold() in _READ:
+            return _unsupported(name, "names of fields are in lower case")
     if _is_harmless_alone(fields):
         return None
     for name, harmless in _HARMLESS.items():

@@ -7,6 +7,7 @@ handed over through a `Wait`.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -93,6 +94,16 @@ class Flow:
         finally:
             if not waiting:
                 self._on_end()
+
+
+def resolve_each(waits: deque[Wait[T]], value: T) -> None:
+    """Let the flows go on, each on its own: a fault in one is the loop's to report and must not stop the others."""
+    try:
+        while waits:
+            waits.popleft().resolve(value)
+    finally:
+        if waits:
+            asyncio.get_running_loop().call_soon(resolve_each, waits, value)
 
 
 class Errands:

@@ -1,17 +1,21 @@
 """Keys: who a request is from. A bounded memory of keys by digest, filled by asking the office.
 
 A remembered key is trusted for a named time without asking, so the gateway goes on while the office is away; an
-announced change is forgotten at once. Secrets are never kept, only their SHA-256.
+announced change is forgotten at once. Where announcements may have been missed, a key is asked for again before it is
+trusted, or, if the office cannot be asked either, while it is. Secrets are never kept, only their SHA-256.
 """
 
+from collections import deque
 from hashlib import sha256
+
+import msgspec
 
 from tokenworks.base import clock
 from tokenworks.base.bus import BusFault
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.core.wire import KeyChanged
-from tokenworks.gateway.flow import Errands, Wait
+from tokenworks.gateway.flow import Errands, Wait, resolve_each
 from tokenworks.gateway.office import Office
 
 _MISSING = Refusal(Code.KEY_MISSING, "No API key was given. Send the header `Authorization: Bearer sk-tw-…`.")
@@ -35,6 +39,15 @@ def digest_of(headers: dict[bytes, bytes]) -> bytes | None:
     return sha256(secret).digest() if secret else None
 
 
+class Entry(msgspec.Struct, eq=False):
+    """A remembered key. `is_doubted`: a change may have been missed; `is_tried`: and could not be asked for since."""
+
+    key: Key
+    asked_ns: int
+    is_doubted: bool = False
+    is_tried: bool = False
+
+
 class Keys:
     """The memory of one worker. Entries are kept in the order in which they were asked for; the oldest goes first."""
 
@@ -43,8 +56,8 @@ class Keys:
         self._errands = errands
         self._entries_max = entries_max
         self._stale_ns = stale_ms * clock.MS
-        self._entries: dict[bytes, tuple[Key, int]] = {}
-        self._lookups: dict[bytes, list[Wait[Key | Refusal]]] = {}
+        self._entries: dict[bytes, Entry] = {}
+        self._lookups: dict[bytes, deque[Wait[Key | Refusal]]] = {}
         self._changes = 0
 
     async def authenticate(self, headers: dict[bytes, bytes]) -> Key | Refusal:
@@ -53,10 +66,12 @@ class Keys:
         if digest is None:
             return _MISSING
         entry = self._entries.get(digest)
-        if entry is None or clock.boot_ns() - entry[1] > self._stale_ns:
+        if entry is None or clock.boot_ns() - entry.asked_ns > self._stale_ns:
             found = await self._ask(digest)
+        elif entry.is_doubted:
+            found = await self._confirm(digest, entry)
         else:
-            found = entry[0]
+            found = entry.key
         if isinstance(found, Key) and found.refused:
             code = Code(found.refused)
             return Refusal(code, _REFUSED.get(code, "This API key may not be used."))
@@ -68,24 +83,40 @@ class Keys:
         if changed.digest:
             self._entries.pop(changed.digest, None)
         if changed.billing_account_id:
-            for digest, (key, _) in list(self._entries.items()):
-                if key.billing_account_id == changed.billing_account_id:
+            for digest, entry in list(self._entries.items()):
+                if entry.key.billing_account_id == changed.billing_account_id:
                     del self._entries[digest]
 
-    def forget_all(self) -> None:
-        """Changes may have been missed: everybody is asked for again."""
+    def doubt_all(self) -> None:
+        """Changes may have been missed: every key is asked for again."""
         self._changes += 1
-        self._entries.clear()
+        for entry in self._entries.values():
+            entry.is_doubted, entry.is_tried = True, False
+
+    async def _confirm(self, digest: bytes, entry: Entry) -> Key | Refusal:
+        """Ask for a remembered key; it holds where the office cannot be asked. Only the first attempt is waited for."""
+        if entry.is_tried:
+            self._start_asking(digest)
+            return entry.key
+        found = await self._ask(digest)
+        if found is not _UNREACHABLE or self._entries.get(digest) is not entry:
+            return found
+        entry.is_tried = True
+        return entry.key
 
     async def _ask(self, digest: bytes) -> Key | Refusal:
         """Ask the office; all who ask for the same key meanwhile share the answer."""
         wait: Wait[Key | Refusal] = Wait()
+        self._start_asking(digest).append(wait)
+        return await wait
+
+    def _start_asking(self, digest: bytes) -> deque[Wait[Key | Refusal]]:
+        """Those who wait for the answer."""
         waiting = self._lookups.get(digest)
         if waiting is None:
-            waiting = self._lookups[digest] = []
+            waiting = self._lookups[digest] = deque()
             self._errands.start(self._look_up(digest))
-        waiting.append(wait)
-        return await wait
+        return waiting
 
     async def _look_up(self, digest: bytes) -> None:
         answer: Key | Refusal = _UNREACHABLE
@@ -94,16 +125,17 @@ class Keys:
             key = await self._office.find_key(digest)
             answer = key or _INVALID
             # A change announced meanwhile may not be in the answer yet: it serves those who wait and is not kept.
-            if key is not None and changes == self._changes:
+            if changes == self._changes:
                 self._remember(digest, key, asked_ns)
         except BusFault:
             pass
         finally:
-            for wait in self._lookups.pop(digest):
-                wait.resolve(answer)
+            resolve_each(self._lookups.pop(digest), answer)
 
-    def _remember(self, digest: bytes, key: Key, asked_ns: int) -> None:
+    def _remember(self, digest: bytes, key: Key | None, asked_ns: int) -> None:
         self._entries.pop(digest, None)
+        if key is None:
+            return
         if len(self._entries) >= self._entries_max:
             del self._entries[next(iter(self._entries))]
-        self._entries[digest] = (key, asked_ns)
+        self._entries[digest] = Entry(key, asked_ns)

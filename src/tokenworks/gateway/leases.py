@@ -1,10 +1,13 @@
 """Leases: the purses of all accounts a worker serves, filled from the ledger when a request needs more.
 
-One lease request at a time for each account; requests that need balance meanwhile wait and are asked for together.
+One lease request at a time for each account; requests that need balance meanwhile wait and are asked for together. One
+whose answer is not known is sent again until it is, before anything else is asked for the account.
 Reserving, splitting and releasing are `core.purse`'s; what to grant is the ledger's decision.
 """
 
+import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 
@@ -18,7 +21,7 @@ from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.purse import Charge, Purse, Reservation, Slice
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tariff import Tariff
-from tokenworks.gateway.flow import Errands, Wait, pause
+from tokenworks.gateway.flow import Errands, Wait, pause, resolve_each
 from tokenworks.gateway.office import Office
 
 _RETRY_S = 0.05
@@ -75,7 +78,10 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Holding(msgspec.Struct, eq=False):
-    """What this worker holds for one account."""
+    """What this worker holds for one account. `reserving` counts the requests that are within `reserve`.
+
+    `due_ns` is when it is looked at next, 0 for never.
+    """
 
     account: str
     purse: Purse
@@ -83,8 +89,13 @@ class Holding(msgspec.Struct, eq=False):
     pace: dict[str, Pace] = {}
     unanswered: Sent | None = None
     is_asking: bool = False
-    is_watched: bool = False
+    reserving: int = 0
+    due_ns: int = 0
     active_ns: int = 0
+
+    def is_needed(self) -> bool:
+        """Whether forgetting it would lose a request or balance."""
+        return bool(self.purse.slices or self.reserving or self.is_asking or self.unanswered)
 
 
 class Leases:
@@ -102,7 +113,8 @@ class Leases:
         self._wait_ns = wait_ms * clock.MS
         self._holdings: dict[str, Holding] = {}
         self._sequences = count(1)
-        self._due: list[tuple[int, str]] = []
+        self._due: list[tuple[int, int, Holding]] = []
+        self._turns = count()
 
     def holding(self, account: str) -> Holding:
         """What is held for the account."""
@@ -119,6 +131,50 @@ class Leases:
         The reservation may cover less output than needed, at least one token for each choice, when no more is to be
         had. Refusals: `balance_used_up`, `no_matching_bucket`, `balance_reserved` after waiting, `lease_unavailable`.
         """
+        holding.reserving += 1
+        try:
+            return await self._reserve(holding, need, choices, model, tariffs)
+        finally:
+            holding.reserving -= 1
+
+    def settle(self, holding: Holding, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
+        """Take the charges out of the reservation and release the rest."""
+        holding.purse.settle(reservation, charges)
+
+    def give_back(self, holding: Holding) -> None:
+        """Close slices that are not worth keeping. To be called after the closing that last named them was written."""
+        for idle in list(holding.purse.returnable(clock.boot_ns())):
+            if self._append(LeaseClose(idle.lease_id, idle.free)):
+                holding.purse.remove(idle)
+
+    def tick(self) -> None:
+        """Close slices whose time is over, and forget accounts that were not served for a lease life."""
+        now_ns = clock.boot_ns()
+        while self._due and self._due[0][0] <= now_ns:
+            due_ns, _, holding = heapq.heappop(self._due)
+            if due_ns != holding.due_ns:
+                continue  # it was looked at, or is to be, at another time
+            holding.due_ns = 0
+            self.give_back(holding)
+            if holding.unanswered:
+                self._start_asking(holding)
+            if holding.is_needed() or now_ns - holding.active_ns < self._life_ns:
+                self._watch(holding, now_ns)
+            else:
+                del self._holdings[holding.account]
+
+    async def close_all(self) -> None:
+        """The worker stops, no request runs and no errand: give everything back, what may have been granted too."""
+        sending = [self._send(each, each.unanswered) for each in self._holdings.values() if each.unanswered]
+        await asyncio.gather(*sending)
+        for holding in self._holdings.values():
+            for held in list(holding.purse.slices):
+                if self._append(LeaseClose(held.lease_id, held.free)):
+                    holding.purse.remove(held)
+
+    async def _reserve(
+        self, holding: Holding, need: Need, choices: int, model: str, tariffs: dict[str, Tariff]
+    ) -> Reservation | Refusal:
         give_up_ns = 0
         rounds = 0
         while True:
@@ -141,35 +197,6 @@ class Leases:
                 return answer
             await pause(_RETRY_S)
 
-    def settle(self, holding: Holding, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
-        """Take the charges out of the reservation and release the rest."""
-        holding.purse.settle(reservation, charges)
-
-    def give_back(self, holding: Holding) -> None:
-        """Close slices that are not worth keeping. To be called after the closing that last named them was written."""
-        for idle in list(holding.purse.returnable(clock.boot_ns())):
-            if self._append(LeaseClose(idle.lease_id, idle.free)):
-                holding.purse.remove(idle)
-
-    def tick(self) -> None:
-        """Close slices whose time is over, and forget accounts that were not served for a lease life."""
-        now_ns = clock.boot_ns()
-        while self._due and self._due[0][0] <= now_ns:
-            holding = self._holdings[heapq.heappop(self._due)[1]]
-            holding.is_watched = False
-            self.give_back(holding)
-            if holding.purse.slices or holding.is_asking or now_ns - holding.active_ns < self._life_ns:
-                self._watch(holding, now_ns)
-            else:
-                del self._holdings[holding.account]
-
-    def close_all(self) -> None:
-        """The worker stops and no request runs: give everything back."""
-        for holding in self._holdings.values():
-            for held in list(holding.purse.slices):
-                if self._append(LeaseClose(held.lease_id, held.free)):
-                    holding.purse.remove(held)
-
     def _count(self, holding: Holding, model: str, need: Need, now_ns: int) -> None:
         holding.active_ns = now_ns
         pace = holding.pace.get(model)
@@ -179,45 +206,53 @@ class Leases:
 
     async def _ask(self, holding: Holding, ask: Ask) -> Refusal | bool:
         holding.asks.append(ask)
-        if not holding.is_asking:
-            holding.is_asking = True
-            self._watch(holding, clock.boot_ns())
-            self._errands.start(self._serve_asks(holding))
+        self._start_asking(holding)
         try:
             return await ask.wait
         finally:
             ask.is_over = True
 
+    def _start_asking(self, holding: Holding) -> None:
+        if not holding.is_asking:
+            holding.is_asking = True
+            self._watch(holding, clock.boot_ns())
+            self._errands.start(self._serve_asks(holding))
+
     async def _serve_asks(self, holding: Holding) -> None:
-        """Ask for the first that waits, and for all others of the same model with it."""
+        """Settle what is unanswered, then ask for the first that waits, and for all others of its model with it."""
         try:
-            while True:
-                waiting = [ask for ask in holding.asks if not ask.is_over]
-                group = [ask for ask in waiting if ask.model == waiting[0].model]
-                holding.asks = [ask for ask in waiting if ask.model != waiting[0].model]
-                if not group:
-                    break
-                refusal: Refusal | None = _UNAVAILABLE
+            if holding.unanswered is not None:
+                refusal = await self._send(holding, holding.unanswered)
+                if refusal is None or refusal.code is not Code.LEASE_UNAVAILABLE:
+                    # Perhaps it brought what they wait for; asking for more, they might be refused.
+                    waiting, holding.asks = holding.asks, []
+                    resolve_each(deque(ask.wait for ask in waiting), False)
+            while group := _next_group(holding):
+                refusal = _UNAVAILABLE
                 try:
-                    refusal = await self._lease(holding, group)
+                    if holding.unanswered is None:
+                        refusal = await self._send(holding, Sent(self._request(holding, group), clock.boot_ns()))
                 finally:
                     _tell(group, refusal)
         finally:
             holding.is_asking = False
+            # What came for customers who have left meanwhile is not kept.
+            self.give_back(holding)
+            if any(not ask.is_over for ask in holding.asks):
+                self._start_asking(holding)
 
-    async def _lease(self, holding: Holding, group: list[Ask]) -> Refusal | None:
-        request = self._request(holding, group)
-        while True:
-            sent = holding.unanswered or Sent(request, clock.boot_ns())
-            holding.unanswered = sent
-            try:
-                reply = await self._office.lease(sent.request)
-            except BusFault:
-                return _UNAVAILABLE
-            holding.unanswered = None
-            self._take(holding, reply, sent.sent_ns)
-            if sent.request is request:
-                return reply.refusal
+    async def _send(self, holding: Holding, sent: Sent) -> Refusal | None:
+        """Send a lease request and take what is granted. As long as it is not known what was, it stays unanswered."""
+        holding.unanswered = sent
+        try:
+            reply = await self._office.lease(sent.request)
+        except BusFault:
+            return _UNAVAILABLE
+        if reply.refusal is not None and reply.refusal.code is Code.LEASE_UNAVAILABLE:
+            return reply.refusal
+        holding.unanswered = None
+        self._take(holding, reply, sent.sent_ns)
+        return reply.refusal
 
     def _request(self, holding: Holding, group: list[Ask]) -> LeaseRequest:
         first = group[0]
@@ -244,17 +279,25 @@ class Leases:
         self._watch(holding, clock.boot_ns())
 
     def _watch(self, holding: Holding, now_ns: int) -> None:
-        """Look at the holding again when its first slice lapses, or after a lease life."""
-        if holding.is_watched:
-            return
-        holding.is_watched = True
+        """Look at the holding when its first slice lapses, or after a lease life; not later than was meant before."""
         lapses = [held.use_until_ns for held in holding.purse.slices if held.use_until_ns > now_ns]
-        heapq.heappush(self._due, (min(lapses, default=now_ns + self._life_ns), holding.account))
+        due_ns = min(lapses, default=now_ns + self._life_ns)
+        if holding.due_ns == 0 or due_ns < holding.due_ns:
+            holding.due_ns = due_ns
+            heapq.heappush(self._due, (due_ns, next(self._turns), holding))
+
+
+def _next_group(holding: Holding) -> list[Ask]:
+    """The first request that waits and all others of its model; the rest goes on waiting."""
+    waiting = [ask for ask in holding.asks if not ask.is_over]
+    group = [ask for ask in waiting if ask.model == waiting[0].model]
+    holding.asks = [ask for ask in waiting if ask.model != waiting[0].model]
+    return group
 
 
 def _tell(group: list[Ask], refusal: Refusal | None) -> None:
-    for ask in group:
-        if refusal is not None and (ask is group[0] or refusal.code not in _OF_ONE):
-            ask.wait.resolve(refusal)
-        else:
-            ask.wait.resolve(ask is group[0])
+    others = deque(ask.wait for ask in group[1:])
+    try:
+        group[0].wait.resolve(True if refusal is None else refusal)
+    finally:
+        resolve_each(others, False if refusal is None or refusal.code in _OF_ONE else refusal)

@@ -50,13 +50,13 @@ class BusOffice:
         """Journal frames for the ledger."""
         return await self._ask(wire.SHIP, request, wire.ShipReply)
 
-    async def on_key_changed(self, forget: Callable[[wire.KeyChanged], None], forget_all: Callable[[], None]) -> None:
-        """Call `forget` for every announcement that a key changed, and `forget_all` after some may have been missed."""
+    async def on_key_changed(self, forget: Callable[[wire.KeyChanged], None], doubt_all: Callable[[], None]) -> None:
+        """Call `forget` for every announcement that a key changed, and `doubt_all` after some may have been missed."""
 
         async def handle(_subject: str, payload: bytes) -> None:
             forget(msgspec.msgpack.decode(payload, type=wire.KeyChanged))
 
-        self._bus.when_back(forget_all)
+        self._bus.when_back(doubt_all)
         await self._bus.subscribe(wire.KEY_CHANGED, handle)
 
     async def catalogs(self) -> AsyncIterator[Catalog]:

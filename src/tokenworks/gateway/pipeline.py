@@ -22,6 +22,7 @@ from tokenworks.gateway.upstream import Upstream
 DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.", retry_after_ms=1_000)
 TOO_LONG = Refusal(Code.ENDPOINT_TIMEOUT, "The request took longer than any request may.")
 JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.", retry_after_ms=5_000)
+_LOST = Outcome("endpoint_broken")
 
 _CLOSING_BYTES = 384
 _CHARGE_BYTES = 80
@@ -54,8 +55,12 @@ async def serve(exchange: Exchange, gateway: Gateway) -> None:
     delivery = Delivery(
         exchange, request, route, holding, reservation, covered, limit, clock.boot_ns(), position, Tally()
     )
-    outcome = await deliver(delivery, gateway)
-    charges = charge(delivery, gateway, outcome)
+    outcome = _LOST
+    try:
+        outcome = await deliver(delivery, gateway)
+    finally:
+        # Also where a fault nobody expected goes on from here: it costs this request its answer, not its closing.
+        charges = charge(delivery, gateway, outcome)
     await gateway.records.durable()
     finish(delivery, outcome, charged_fields(charges))
     return None

@@ -5,6 +5,7 @@ answer is its bytes divided by the model's bytes per token. Neither needs a toke
 both are the basis of a charge only where the endpoint's usage is missing or not plausible.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,8 @@ from tokenworks.core.usage import NONE, Reported, from_openai
 
 # A count above this is nonsense, and would not fit the integers of the journal.
 _Count = Annotated[int, Meta(le=1 << 53)]
+# What decoders raise for bytes that somebody else chose.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
@@ -57,6 +60,7 @@ class Text(msgspec.Struct):
 
 
 class _StreamChoice(msgspec.Struct):
+    index: int = 0
     delta: Text | None = None
     finish_reason: str | None = None
 
@@ -83,9 +87,22 @@ class StreamChunk(msgspec.Struct):
         """Whether a choice ends here."""
         return any(choice.finish_reason is not None for choice in self.choices or ())
 
+    def finished(self) -> set[int]:
+        """The choices that end here."""
+        return {choice.index for choice in self.choices or () if choice.finish_reason is not None}
+
     def count(self) -> int:
         """Choices with a delta that carries something."""
         return sum(1 for choice in self.choices or () if choice.delta is not None and choice.delta.parts())
+
+
+class _Cut(msgspec.Struct):
+    """What the last event of a stream that is cut short takes over from the event that is not passed on."""
+
+    id: Raw = Raw(b'""')
+    object: Raw = Raw(b'"chat.completion.chunk"')
+    created: Raw = Raw(b"0")
+    model: Raw = Raw(b'""')
 
 
 class _WholeChoice(msgspec.Struct):
@@ -123,6 +140,7 @@ class FlatErrorAnswer(_Error):
 _usage = msgspec.json.Decoder(_Usage).decode
 _text = msgspec.json.Decoder(str).decode
 stream_chunk = msgspec.json.Decoder(StreamChunk).decode
+_cut = msgspec.json.Decoder(_Cut).decode
 whole_answer = msgspec.json.Decoder(WholeAnswer).decode
 
 
@@ -132,7 +150,7 @@ def reported(raw: Raw) -> Reported | None:
         return None
     try:
         usage = _usage(raw)
-    except msgspec.DecodeError as fault:
+    except UNREADABLE as fault:
         return Reported(NONE, str(fault))
     read, written = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = (read.cached_tokens or 0) if read else 0
@@ -140,12 +158,19 @@ def reported(raw: Raw) -> Reported | None:
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
 
 
+def cut_event(data: bytes, choices: Iterable[int]) -> bytes:
+    """The event that ends these choices for their length, in place of the event with this data."""
+    ends: list[dict[str, object]] = [{"index": index, "delta": {}, "finish_reason": "length"} for index in choices]
+    body: dict[str, object] = {**msgspec.structs.asdict(_cut(data)), "choices": ends}
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
 def error(body: bytes) -> _Error | None:
     """The error an endpoint answered with, if it is one that can be read."""
     for kind in (ErrorAnswer, FlatErrorAnswer):
         try:
             found = msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             continue
         return found.error if isinstance(found, ErrorAnswer) else found
     return None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tokenworks.base.journal import GroupSync, JournalFault, JournalFull, JournalWriter
 from tokenworks.core import journal
-from tokenworks.gateway.flow import Errands, Wait
+from tokenworks.gateway.flow import Errands, Wait, resolve_each
 
 
 class Records:
@@ -100,17 +100,7 @@ class Records:
             for wait in waiting:
                 wait.fail(fault)
             return
-        _resume(waiting)
-
-
-def _resume(waiting: deque[Wait[None]]) -> None:
-    """Let the flows go on, each on its own: a fault in one is the loop's to report and must not stop the others."""
-    try:
-        while waiting:
-            waiting.popleft().resolve(None)
-    finally:
-        if waiting:
-            asyncio.get_running_loop().call_soon(_resume, waiting)
+        resolve_each(waiting, None)
 
 
 async def _synced(sync: GroupSync, position: int, wait: Wait[None]) -> None:

@@ -4,35 +4,34 @@ A stream is passed on event by event as it arrives; its last bytes (usage, `[DON
 writes the closing record. A whole answer is read to its end. What the counts cost is decided in `charge`.
 """
 
-import msgspec
-
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers, reading
 from tokenworks.gateway.charge import checkpoint
-from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
+from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.sse import Event, EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")
 _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint fell silent within its answer.")
 _NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not a chat completion.")
+_ABOVE_LIMIT = "output_above_limit"
 
 
 async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
     """Pass the answer on. The connection is given back in every case."""
     relayed = _relay_stream if delivery.request.stream else _read_whole
-    is_finished = False
+    is_at_end = False
     try:
         outcome = await relayed(delivery, gateway, upstream)
-        is_finished = outcome.ending == "finished"
+        is_at_end = outcome.ending == "finished" and _ABOVE_LIMIT not in delivery.tally.flags
     except UpstreamSilent:
         return Outcome("endpoint_timeout", _TIMEOUT)
     except (UpstreamBroken, EventTooLarge):
         return Outcome("endpoint_broken", _BROKEN)
     finally:
         delivery.exchange.wire.attach(None)
-        upstream.let_go(tail=is_finished)
+        upstream.let_go(tail=is_at_end)
     return outcome
 
 
@@ -48,7 +47,7 @@ async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) 
     try:
         answer = reading.whole_answer(body)
         delivery.tally.output = answer.count(delivery.route.model.bytes_per_token)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except reading.UNREADABLE:
         return Outcome("endpoint_broken", _NOT_AN_ANSWER)
     delivery.tally.reported = reading.reported(answer.usage)
     delivery.tally.first_token_ns = clock.boot_ns()
@@ -61,7 +60,7 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
     exchange = delivery.exchange
     exchange.wire.attach(upstream)
     splitter = Splitter(gateway.settings.answer_bytes_max)
-    stream = _Stream(delivery.tally, delivery.request.wants_usage)
+    stream = _Stream(delivery)
     pace = _Checkpoints(delivery, gateway)
     while True:
         data = await upstream.chunk()
@@ -83,11 +82,17 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
 
 
 class _Stream:
-    """What a stream's events say. `held` is the usage event, which goes out with the last bytes."""
+    """What a stream's events say. `held` goes out with the last bytes: the usage event, or the end put by us.
 
-    def __init__(self, tally: Tally, wants_usage: bool) -> None:
-        self._tally = tally
-        self._wants_usage = wants_usage
+    An endpoint that writes on past the limit it was given is not passed on and not read any further: what it writes is
+    not paid for. A delta is taken for one token at least, so whoever keeps the limit is not cut short.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._tally = delivery.tally
+        self._output_max = delivery.covered.output_max
+        self._wants_usage = delivery.request.wants_usage
+        self._unfinished = set(range(delivery.request.shape.choices))
         self.has_begun = False
         self.is_finishing = False
         self.is_done = False
@@ -109,7 +114,7 @@ class _Stream:
     def _is_passed(self, raw: bytes, data: bytes) -> bool:
         try:
             chunk = reading.stream_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except reading.UNREADABLE:
             self._flag("event_malformed")
             return True
         if chunk.has_error:
@@ -120,6 +125,13 @@ class _Stream:
         self.has_begun = True
         self.is_finishing = self.is_finishing or chunk.is_finishing
         count = chunk.count()
+        if self._tally.output + count > self._output_max:
+            self._flag(_ABOVE_LIMIT)
+            self.held = reading.cut_event(data, sorted(self._unfinished))
+            self.is_done = True
+            return False
+        if chunk.is_finishing:
+            self._unfinished -= chunk.finished()
         if count:
             self._tally.output += count
             self._tally.first_token_ns = self._tally.first_token_ns or clock.boot_ns()

@@ -16,6 +16,8 @@ from tokenworks.core.wire import ShipRequest
 from tokenworks.gateway.office import Office
 
 _BACK_OFF_MS_MAX = 1_000
+# How often in a row the ledger may say no to the rest of a journal before it is left for later.
+_REFUSALS_MAX = 5
 # An office that starts beside the worker, or again, is away for a moment; that is not worth a line.
 _PATIENCE_NS = 5 * clock.SECOND
 
@@ -43,6 +45,7 @@ class Shipper:
         self._through = through
         self._keep_from = keep_from
         self._failures = 0
+        self._refusals = 0
         self._failing_since_ns = 0
         self._told = ""
 
@@ -52,13 +55,17 @@ class Shipper:
             if not await self._step(is_final=False) or self._failures:
                 await asyncio.sleep(self._pause_s())
 
-    async def finish(self) -> None:
-        """Ship the rest of a journal to which nothing is added any more; returns when all of it is posted."""
-        is_posted = False
-        while not is_posted:
-            is_posted = await self._step(is_final=True)
+    async def finish(self) -> bool:
+        """Ship the rest of a journal to which nothing is added any more; whether all of it is posted.
+
+        An office that is away is waited for. A ledger that refuses again and again will not change its mind soon.
+        """
+        while not await self._step(is_final=True):
+            if self._refusals >= _REFUSALS_MAX:
+                return False
             if self._failures:
                 await asyncio.sleep(self._pause_s())
+        return True
 
     async def _step(self, *, is_final: bool) -> bool:
         """One shipment. Whether it did something, or for the final ones whether all is done."""
@@ -77,9 +84,10 @@ class Shipper:
             return False
         self._position = reply.posted_through
         if reply.fault:
+            self._refusals += 1
             self._failed(reply.fault)
             return False
-        self._failures, self._told = 0, ""
+        self._failures, self._refusals, self._told = 0, 0, ""
         self._remove_posted()
         return is_last if is_final else bool(batch.data)
 

@@ -2,41 +2,53 @@
 
 Requests without a closing are closed at their last checkpoint, leases are given back, everything is shipped, and the
 journal goes. Doing it twice changes nothing: a closing names its opening, and the ledger takes one.
+
+A damaged journal is set aside as it is: what its requests used cannot be told any more, and must not become nothing.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from tokenworks.base import clock, log
+from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import (
+    JournalDamaged,
     JournalFault,
     JournalFull,
     JournalLive,
     JournalWriter,
+    is_live,
     list_journals,
     read_frames,
     remove,
+    set_aside,
     split,
 )
 from tokenworks.base.journal_folder import segments_in_use
 from tokenworks.core import journal
 from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, LeaseTaken, Opening
 from tokenworks.core.usage import NONE
+from tokenworks.core.wire import ShipRequest
 from tokenworks.gateway.office import Office
 from tokenworks.gateway.shipper import Shipper
 
 _READ_BYTES = 1 << 20
 # A journal is not locked in the instant in which it is made; another worker's is left alone for so long.
 _YOUNG_NS = 5 * clock.SECOND
+_ASK_AGAIN_S = 1
 
 _log = log.get(__name__)
 
 
 async def succeed(office: Office, settings: Settings, own: Path) -> None:
-    """Settle every journal that nobody writes; those of this worker's own name at once."""
+    """Settle every journal that nobody writes; those of this worker's own name at once.
+
+    One that the ledger refuses is left for the next round, so that it does not keep the others from being settled.
+    """
     for folder in list_journals(settings.journal_dir):
         try:
             if folder == own or (folder.parent != own.parent and _is_young(folder)):
@@ -54,7 +66,15 @@ def _is_young(folder: Path) -> bool:
 
 
 async def _settle(office: Office, settings: Settings, folder: Path) -> None:
-    writer = JournalWriter.resume(folder, settings.journal_segment_bytes)
+    if is_live(folder):
+        return
+    posted_through = await _posted_through(office, folder)
+    try:
+        writer = JournalWriter.resume(folder, settings.journal_segment_bytes, end_least=posted_through)
+    except JournalDamaged as damage:
+        aside = set_aside(folder)
+        _log.error("a damaged journal is set aside", extra={"journal": aside.name, "reason": str(damage)})
+        return
     try:
         start = next(segments_in_use(folder))[1].base
         if writer.written:
@@ -68,10 +88,24 @@ async def _settle(office: Office, settings: Settings, folder: Path) -> None:
             shipper = Shipper(
                 office, settings, folder, start=start, through=lambda: writer.synced, keep_from=lambda: start
             )
-            await shipper.finish()
+            if not await shipper.finish():
+                return  # refused; the shipper has said why
     finally:
         writer.close()
     remove(folder)
+
+
+async def _posted_through(office: Office, folder: Path) -> int:
+    """How far the ledger has the journal: a shipment without frames posts nothing and is told."""
+    while True:
+        try:
+            reply = await office.ship(ShipRequest(folder.name, folder.parent.name, 0, b""))
+        except BusFault:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            continue
+        if reply.fault:
+            raise JournalFault(reply.fault)
+        return reply.posted_through
 
 
 def left_open(entries: Iterable[tuple[int, Entry]], now_ns: int) -> Iterator[Closing | LeaseClose]:

@@ -6,7 +6,7 @@ The way into the room is `run`. The process around it (arguments, event loop, ex
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tokenworks.base import bus as buses
@@ -30,6 +30,7 @@ from tokenworks.grid.dispatch import Board
 
 _BACKLOG = 4096
 _SUCCESSION_S = 10
+_CANCEL_AGAIN_S = 0.1
 
 _log = log.get(__name__)
 
@@ -91,7 +92,7 @@ class Worker:
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`, then drain."""
-        await self._office.on_key_changed(self._keys.forget, self._keys.forget_all)
+        await self._office.on_key_changed(self._keys.forget, self._keys.doubt_all)
         has_catalog = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -111,9 +112,7 @@ class Worker:
                 await self._first(stopped, self._fault)
                 tcp.close()
                 await self._server.drain(self._settings.drain_ms)
-            self._leases.close_all()
-            for task in tasks:
-                task.cancel()
+            await _end(tasks)
         await self._leave()
 
     async def _first(self, stopped: asyncio.Task[bool], other: asyncio.Future[Any]) -> bool:
@@ -126,16 +125,22 @@ class Worker:
         return not stopped.done()
 
     async def _leave(self) -> None:
-        """Everything is closed: ship the rest. Without the office the journal stays for a successor."""
-        self._writer.close()
-        try:
-            async with asyncio.timeout(self._settings.bus_timeout_ms / 1000):
-                await self._shipper.finish()
-            remove(self._writer.folder)
-        except TimeoutError:
-            _log.warning("the journal stays for a successor", extra={"journal": self._writer.folder.name})
-        self._upstreams.close()
+        """No request runs: give the leases back and ship the rest. Where that fails, the journal stays."""
+        # A reply that came after the leases are closed would be for nobody: first the errands end.
         await self._errands.cancel()
+        self._upstreams.close()
+        await self._leases.close_all()
+        try:
+            self._writer.close()
+            async with asyncio.timeout(self._settings.bus_timeout_ms / 1000):
+                is_posted = await self._shipper.finish()
+            if is_posted:
+                remove(self._writer.folder)
+                return
+            reason = "the ledger does not take it"
+        except (JournalFault, OSError) as fault:
+            reason = str(fault) or "the office is away"
+        _log.warning("the journal stays for a successor", extra={"journal": self._writer.folder.name, "reason": reason})
 
     async def _follow_catalog(self, has_catalog: asyncio.Event) -> None:
         async for catalog in self._office.catalogs():
@@ -164,3 +169,12 @@ class Worker:
     def _on_fault(self, fault: JournalFault) -> None:
         if not self._fault.done():
             self._fault.set_exception(fault)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: a reply of the bus in the same moment makes Python 3.11 forget a cancellation."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
