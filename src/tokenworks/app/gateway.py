@@ -10,7 +10,7 @@ import sys
 
 import uvloop
 
-from tokenworks.base import config, log, memory
+from tokenworks.base import config, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
 from tokenworks.gateway import worker
@@ -40,7 +40,6 @@ def main() -> int:
 
 
 def _tell(ready_fd: int) -> None:
-    memory.settle()
     os.write(ready_fd, b"ready\n")
     os.close(ready_fd)
 

@@ -24,7 +24,7 @@ from tokenworks.app import housekeeping, seed, verification
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
 from tokenworks.app.seed import Demonstration
-from tokenworks.base import bus, clock, config, database, log, memory
+from tokenworks.base import bus, clock, config, database, log
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault, Pool
@@ -177,7 +177,6 @@ class _Server(uvicorn.Server):
 
 
 def _tell(ready_fd: int) -> None:
-    memory.settle()
     os.write(ready_fd, b"ready\n")
     os.close(ready_fd)
 
