@@ -13,6 +13,8 @@ from tokenworks.app import claim
 from tokenworks.app.client import OfficeClient
 from tokenworks.app.spawned import Spawned
 from tokenworks.base import ids
+from tokenworks.base.journal import list_journals, read_frames, split
+from tokenworks.core import journal
 
 PACKAGE = "ct-personal-10m"
 
@@ -61,6 +63,7 @@ async def test_a_killed_worker_loses_and_doubles_nothing(
         async with http.stream("POST", "/v1/chat/completions", json=question(model, stream=True)) as answer:
             request_id = answer.headers["x-request-id"]
             await _read(answer, b"word", 100)
+            until(lambda: _has_checkpoint(system, request_id))
             for pid in _workers(system):
                 os.kill(pid, signal.SIGKILL)
     record = await asyncio.to_thread(customer.record, request_id)
@@ -109,6 +112,20 @@ def _running(system: Spawned) -> claim.Running:
 
 def _workers(system: Spawned) -> list[int]:
     return [pid for name, pid in _running(system).pids.items() if name.startswith("worker")]
+
+
+def _has_checkpoint(system: Spawned, request_id: str) -> bool:
+    """The words may be with the customer a moment before the checkpoint that counts them is in the journal."""
+    for folder in list_journals(system.data / "journal"):
+        frames = read_frames(folder, 0, 1 << 20).data
+        entries = {position: journal.decode(payload) for position, payload in split(frames)}
+        for entry in entries.values():
+            if isinstance(entry, journal.Checkpoint):
+                opening = entries[entry.opening]
+                assert isinstance(opening, journal.Opening)
+                if opening.request_id == request_id:
+                    return True
+    return False
 
 
 def _office_is_back(system: Spawned) -> bool:
