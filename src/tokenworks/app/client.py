@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import httpx2
 import msgspec
 
-from tokenworks.app import claim
+from tokenworks.app import claim, ports
 from tokenworks.app.reach import OfficeRefused, OfficeUnreachable
 from tokenworks.base.config import Settings
 
@@ -31,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 def address(settings: Settings, url: str = "", token: str = "") -> Address:
     """What was given, else the system running on the data folder, else where the settings say it would be."""
     running = None if url else claim.running_on(settings.data)
-    found = url or (running.addresses["office"] if running else f"http://{settings.host}:{settings.office_port}")
+    found = url or (running.addresses["office"] if running else ports.url_of(settings.host, settings.office_port))
     return Address(found.rstrip("/"), token or settings.admin_token or _kept_token(settings.data))
 
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 import tokenworks
 from tokenworks import api, console
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import housekeeping, seed, verification
+from tokenworks.app import housekeeping, ports, seed, verification
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
 from tokenworks.app.seed import Demonstration
@@ -129,7 +129,7 @@ class _Office:
         context = ConsoleContext(
             settings=self._settings,
             admin_token=self._settings.admin_token,
-            gateway_url=f"http://{self._settings.host}:{self._settings.gateway_port}",
+            gateway_url=ports.url_of(self._settings.host, self._settings.gateway_port),
             live_key=demonstration.key,
             model=demonstration.model,
             read=books.reader(self._pool, demonstration.customer_id, clock.wall_ns),

@@ -39,10 +39,10 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def url_of(listener: socket.socket, host: str) -> str:
-    """What a browser on this machine is given to reach the socket."""
+def url_of(host: str, port: int) -> str:
+    """What is given to whoever is on this machine to reach a socket that listens there."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - this is what such a host is replaced by
-    return f"http://{f'[{here}]' if ':' in here else here}:{port_of(listener)}"
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

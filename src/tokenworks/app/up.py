@@ -138,7 +138,12 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
     if settings.embedded_engine:
         settings = replace(settings, engine_port=await ports.free_port(settings.engine_port, "TOKENWORKS_ENGINE_PORT"))
     plan = _Plan(
-        settings, _addresses(settings, ports.url_of(gateway, settings.host), ports.url_of(office, settings.host))
+        settings,
+        _addresses(
+            settings,
+            ports.url_of(settings.host, settings.gateway_port),
+            ports.url_of(settings.host, settings.office_port),
+        ),
     )
     plan.ground = [Child(service, settings, plan.announce) for service in [*ground, *more]]
     if settings.embedded_engine:

@@ -17,10 +17,9 @@ from tokenworks.app.client import OfficeClient, Record
 from tokenworks.base import clock, ids
 from tokenworks.base.database import Pool
 from tokenworks.bench.endpoint import MODEL
-from tokenworks.core.bucket import Bucket
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
-from tokenworks.shop import offers, order_rows, parties, sealed, validity
+from tokenworks.shop import offers, order_rows, parties, sealed
 from tokenworks.shop.offers import Offer
 from tokenworks.shop.order_rows import Connection, Order, Payment
 from tokenworks.shop.parties import Customer, LegalEntity
@@ -117,18 +116,7 @@ async def _package(connection: Connection, sale: _Sale, customer: Customer, now_
     """The three steps of `shop.orders` in one: the order is accepted, its bucket sold, the order completed."""
     offer = sale.offer
     order = await order_rows.insert(connection, _order(sale, customer, now_ns))
-    bucket = Bucket(
-        id=ids.new("bkt"),
-        billing_account_id=customer.billing_account_id,
-        legal_entity_id=sale.entity.id,
-        unit=offer.unit,
-        tariff_id=offer.tariff_id,
-        valid_from_ns=now_ns,
-        valid_to_ns=validity.end_ns(now_ns, offer.validity, sale.entity.timezone),
-        priority=offer.priority,
-        tier=offer.tier,
-        models=offer.models,
-    )
+    bucket = offers.bucket(offer, sale.entity, customer.billing_account_id, now_ns)
     await buckets.sell(
         connection,
         order_id=order.id,

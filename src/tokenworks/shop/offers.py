@@ -10,9 +10,12 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from tokenworks.base import ids
+from tokenworks.core.bucket import Bucket
 from tokenworks.core.commands import conflict, invalid, not_found
 from tokenworks.core.tiers import TIERS, Tier
 from tokenworks.shop import parties, tariffs, validity
+from tokenworks.shop.parties import LegalEntity
 
 Connection = AsyncConnection[TupleRow]
 
@@ -49,6 +52,22 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     priority: int
     created_at_ns: int
+
+
+def bucket(offer: Offer, entity: LegalEntity, billing_account_id: str, now_ns: int) -> Bucket:
+    """The terms of what a customer gets who buys the offer now."""
+    return Bucket(
+        id=ids.new("bkt"),
+        billing_account_id=billing_account_id,
+        legal_entity_id=entity.id,
+        unit=offer.unit,
+        tariff_id=offer.tariff_id,
+        valid_from_ns=now_ns,
+        valid_to_ns=validity.end_ns(now_ns, offer.validity, entity.timezone),
+        priority=offer.priority,
+        tier=offer.tier,
+        models=offer.models,
+    )
 
 
 async def add(connection: Connection, offer: Offer) -> Offer:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from tokenworks.base import clock, ids, log
 from tokenworks.base.database import Pool
-from tokenworks.core.bucket import Bucket
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
-from tokenworks.shop import offers, order_rows, parties, sealed, validity
+from tokenworks.shop import offers, order_rows, parties, sealed
 from tokenworks.shop.carrier import Carrier, CarrierUnavailable, Charge, Declined, Paid
 from tokenworks.shop.order_rows import Connection, Order, Payment
 
@@ -151,18 +150,7 @@ class OrderDesk:
     async def _complete(self, connection: Connection, order: Order, paid: Paid, now_ns: int) -> None:
         offer = await offers.get(connection, order.offer_id)
         entity = await parties.legal_entity(connection, order.legal_entity_id)
-        bucket = Bucket(
-            id=ids.new("bkt"),
-            billing_account_id=order.billing_account_id,
-            legal_entity_id=order.legal_entity_id,
-            unit=offer.unit,
-            tariff_id=offer.tariff_id,
-            valid_from_ns=now_ns,
-            valid_to_ns=validity.end_ns(now_ns, offer.validity, entity.timezone),
-            priority=offer.priority,
-            tier=offer.tier,
-            models=offer.models,
-        )
+        bucket = offers.bucket(offer, entity, order.billing_account_id, now_ns)
         await buckets.sell(
             connection,
             order_id=order.id,
