@@ -111,13 +111,37 @@ class LeaseClose(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class LeaseTaken(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """The worker received a lease of `amount`. A successor needs it to give back what a dead worker did not charge."""
+    """The worker received a lease of `amount`. A successor needs it to give back what a dead worker did not charge.
+
+    The rest lets a ledger that lost the grant (a failover, a restore) register the lease again: `sequence` and
+    `ordinal` name it within the worker's epoch, `use_until_ns` is in wall time.
+    """
+
+    lease_id: int
+    amount: int
+    bucket_id: str = ""
+    sequence: int = 0
+    ordinal: int = 0
+    use_until_ns: int = 0
+
+
+class LeaseReturn(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The worker gives a free part of a lease back and keeps the lease, because a running request needs the rest."""
 
     lease_id: int
     amount: int
 
 
-Entry = Head | Opening | Checkpoint | Closing | LeaseClose | LeaseTaken
+class Extension(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The reservation of a running stream grew: all its parts and its bound from now on, instead of the opening's."""
+
+    opening: int
+    input_max: int
+    output_max: int
+    reserved: tuple[Reserved, ...]
+
+
+Entry = Head | Opening | Checkpoint | Closing | LeaseClose | LeaseTaken | LeaseReturn | Extension
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)

@@ -5,11 +5,18 @@ import msgspec
 from tokenworks.core.snapshot import Key
 
 LEASE_REQUEST = "tokenworks.lease.request"  # LeaseRequest → LeaseReply
+LEASE_RECALL = "tokenworks.lease.recall"  # published: Recall
 KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
 KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
 SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
 CATALOG_BUCKET = "tokenworks"  # JetStream key-value bucket
 CATALOG_KEY = "catalog"  # its entry: Catalog
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """Give back what you hold of this billing account and do not need: another worker needs it."""
+
+    billing_account_id: str
 
 
 class KeyLookup(msgspec.Struct, frozen=True):
@@ -42,7 +49,12 @@ class ShipRequest(msgspec.Struct, frozen=True):
 
 
 class ShipReply(msgspec.Struct, frozen=True):
-    """Everything below `posted_through` is in the ledger. `fault` says why the rest was not taken."""
+    """Everything below `posted_through` is in the ledger. `fault` says why the rest was not taken.
+
+    `ledger_epoch` grows when the ledger may have lost commits (a failover, a restore); below `posted_through` of an
+    earlier epoch bytes may be missing again.
+    """
 
     posted_through: int
     fault: str = ""
+    ledger_epoch: int = 0
