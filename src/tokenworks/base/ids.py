@@ -1,15 +1,18 @@
 """Identifiers: a prefix that says what it names, a time part that sorts, a random part that cannot be guessed."""
 
 import secrets
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from tokenworks.base import clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_randbits = secrets.randbits
 
 
 def new(prefix: str) -> str:
     """`new("bkt")` → `bkt_06f1v3…`: 26 characters of Crockford base 32, 48 bits of milliseconds and 82 random bits."""
-    number = (clock.wall_ns() // clock.MS) << 82 | secrets.randbits(82)
+    number = (clock.wall_ns() // clock.MS) << 82 | _randbits(82)
     letters: list[str] = []
     for _ in range(26):
         number, digit = divmod(number, 32)
@@ -20,3 +23,15 @@ def new(prefix: str) -> str:
 def secret(prefix: str) -> str:
     """A secret with 256 random bits, for example an API key: `sk-tw-…`."""
     return f"{prefix}-{secrets.token_urlsafe(32)}"
+
+
+@contextmanager
+def seeded(randbits: Callable[[int], int]) -> Generator[None]:
+    """Let ids be made of other bits: the simulation's, so that a seed gives the same ids again. Secrets stay secret."""
+    global _randbits  # noqa: PLW0603 - the one place where the source is exchanged
+    before = _randbits
+    _randbits = randbits
+    try:
+        yield
+    finally:
+        _randbits = before

@@ -110,13 +110,13 @@ class Errands:
     """Tasks started on behalf of flows; kept here so that they are not collected while they run."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], None] = {}
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine as a task. It hands over its result itself."""
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = None
+        task.add_done_callback(self._ended)
 
     async def cancel(self) -> None:
         """Stop what still runs."""
@@ -124,6 +124,9 @@ class Errands:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
 
 
 async def pause(seconds: float) -> None:

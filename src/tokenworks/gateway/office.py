@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tokenworks.base.bus import Bus, BusFault
+from tokenworks.base.bus import BusFault, Entry, Handler
 from tokenworks.core import wire
 from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.snapshot import Catalog, Key
@@ -32,10 +32,30 @@ class Office(Protocol):
         ...
 
 
+class Line(Protocol):
+    """What is needed of a bus; see `base.bus.Bus`, which is one. The simulation has another."""
+
+    def when_back(self, call: Callable[[], None]) -> None:
+        """Call this each time the connection is back."""
+        ...
+
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        """Ask and wait for the answer; `BusFault` if there is none."""
+        ...
+
+    async def subscribe(self, subject: str, handler: Handler) -> object:
+        """Call the handler for each message."""
+        ...
+
+    def watch(self, bucket: str, key: str) -> AsyncIterator[Entry]:
+        """A shared value, again and again."""
+        ...
+
+
 class BusOffice:
     """The office over NATS."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Line) -> None:
         self._bus = bus
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:

@@ -36,11 +36,12 @@ class Server:
     def __init__(self, settings: Settings, handle: Handler) -> None:
         self.settings = settings
         self.handle = handle
-        self.connections: set[Connection] = set()
+        # In the order in which they came, so that the same happenings give the same run.
+        self.connections: dict[Connection, None] = {}
         self.draining = False
         self.idle_ticks_max = -(-settings.client_idle_ms // TICK_MS)
         self.longest_ns = settings.request_longest_ms * clock.MS
-        self.date = formatdate(usegmt=True).encode()
+        self.date = formatdate(clock.wall_ns() / clock.SECOND, usegmt=True).encode()
         self._name = ids.new("req")
         self._requests = 0
         self._empty: asyncio.Event | None = None
@@ -56,14 +57,14 @@ class Server:
 
     def tick(self) -> None:
         """Every `TICK_MS`: end what has been idle or has lived for too long."""
-        self.date = formatdate(usegmt=True).encode()
+        self.date = formatdate(clock.wall_ns() / clock.SECOND, usegmt=True).encode()
         now_ns = clock.boot_ns()
         for connection in list(self.connections):
             connection.tick(now_ns)
 
     def forget(self, connection: "Connection") -> None:
         """The connection is lost."""
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if self._empty is not None and not self.connections:
             self._empty.set()
 
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=self._server.settings.write_buffer_bytes)
-        self._server.connections.add(self)
+        self._server.connections[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; they may hold a part of a request or several requests."""

@@ -16,6 +16,7 @@ from tokenworks.base import clock, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import (
+    Disk,
     JournalDamaged,
     JournalFault,
     JournalFull,
@@ -40,11 +41,12 @@ _READ_BYTES = 1 << 20
 # A journal is not locked in the instant in which it is made; another worker's is left alone for so long.
 _YOUNG_NS = 5 * clock.SECOND
 _ASK_AGAIN_S = 1
+_DISK = Disk()
 
 _log = log.get(__name__)
 
 
-async def succeed(office: Office, settings: Settings, own: Path) -> None:
+async def succeed(office: Office, settings: Settings, own: Path, disk: Disk = _DISK) -> None:
     """Settle every journal that nobody writes; those of this worker's own name at once.
 
     One that the ledger refuses is left for the next round, so that it does not keep the others from being settled.
@@ -53,7 +55,7 @@ async def succeed(office: Office, settings: Settings, own: Path) -> None:
         try:
             if folder == own or (folder.parent != own.parent and _is_young(folder)):
                 continue
-            await _settle(office, settings, folder)
+            await _settle(office, settings, folder, disk)
         except JournalLive:
             continue
         except (JournalFault, OSError, msgspec.DecodeError) as fault:
@@ -65,12 +67,12 @@ def _is_young(folder: Path) -> bool:
     return clock.wall_ns() - folder.stat().st_mtime_ns < _YOUNG_NS
 
 
-async def _settle(office: Office, settings: Settings, folder: Path) -> None:
+async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk) -> None:
     if is_live(folder):
         return
     posted_through = await _posted_through(office, folder)
     try:
-        writer = JournalWriter.resume(folder, settings.journal_segment_bytes, end_least=posted_through)
+        writer = JournalWriter.resume(folder, settings.journal_segment_bytes, disk, end_least=posted_through)
     except JournalDamaged as damage:
         aside = set_aside(folder)
         _log.error("a damaged journal is set aside", extra={"journal": aside.name, "reason": str(damage)})

@@ -150,7 +150,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self._transport = cast("asyncio.Transport", transport)
-        self._pool.open.add(self)
+        self._pool.open[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the endpoint."""
@@ -240,7 +240,7 @@ class Pool:
 
     def __init__(self, endpoint: Endpoint, idle_max: int) -> None:
         self.endpoint = endpoint
-        self.open: set[Upstream] = set()
+        self.open: dict[Upstream, None] = {}
         self.idle: list[Upstream] = []
         self._idle_max = idle_max
         url = urlsplit(endpoint.base_url)
@@ -274,7 +274,7 @@ class Pool:
 
     def forget(self, upstream: Upstream) -> None:
         """A connection is gone."""
-        self.open.discard(upstream)
+        self.open.pop(upstream, None)
         if upstream in self.idle:
             self.idle.remove(upstream)
 

@@ -12,7 +12,7 @@ from typing import Any
 from tokenworks.base import bus as buses
 from tokenworks.base import clock, ids, log
 from tokenworks.base.config import Settings
-from tokenworks.base.journal import GroupSync, JournalFault, JournalWriter, remove
+from tokenworks.base.journal import Disk, GroupSync, JournalFault, JournalWriter, remove
 from tokenworks.core import journal
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
@@ -31,6 +31,7 @@ from tokenworks.grid.dispatch import Board
 _BACKLOG = 4096
 _SUCCESSION_S = 10
 _CANCEL_AGAIN_S = 0.1
+_DISK = Disk()
 
 _log = log.get(__name__)
 
@@ -49,15 +50,17 @@ async def run(settings: Settings, listener: socket.socket, index: int, ready: Ca
 
 
 class Worker:
-    """One process's worth of gateway."""
+    """One process's worth of gateway. `disk` is where its journals lie; the simulation passes one that breaks."""
 
-    def __init__(self, settings: Settings, office: BusOffice, name: str) -> None:
+    def __init__(self, settings: Settings, office: BusOffice, name: str, disk: Disk = _DISK) -> None:
         self._settings = settings
         self._office = office
+        self._disk = disk
         self._errands = Errands()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         journal_id = ids.new("jrn")
-        self._writer = JournalWriter.create(settings.journal_dir / name / journal_id, settings.journal_segment_bytes)
+        folder = settings.journal_dir / name / journal_id
+        self._writer = JournalWriter.create(folder, settings.journal_segment_bytes, disk)
         self._writer.append(journal.encode(journal.Head(journal_id, name, clock.wall_ns())))
         self._writer.flush()
         self._sync = GroupSync(self._writer, settings.journal_fsync_ms)
@@ -153,7 +156,7 @@ class Worker:
 
     async def _succeed(self) -> None:
         while True:
-            await succeed(self._office, self._settings, self._writer.folder)
+            await succeed(self._office, self._settings, self._writer.folder, self._disk)
             await asyncio.sleep(_SUCCESSION_S)
 
     async def _tick(self) -> None:
