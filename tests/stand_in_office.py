@@ -77,6 +77,8 @@ class StandInOffice:
     answered: dict[tuple[str, str, int], LeaseReply] = field(default_factory=dict)
     posted: dict[str, bytes] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
+    ledger_epoch: int = 0
+    reports: list[wire.SiteReport] = field(default_factory=list)
 
     def give(self, balance: int, terms: Bucket | None = None) -> None:
         """Put a balance into a bucket and make the key of the tests known."""
@@ -122,7 +124,7 @@ class StandInOffice:
         self._answer()
         have = self.posted.get(request.journal_id, b"")
         if request.from_position > len(have):
-            return wire.ShipReply(len(have), "gap")
+            return wire.ShipReply(len(have), "gap", self.ledger_epoch)
         new = request.frames[len(have) - request.from_position :]
         for _, payload in split(new):
             self._post(journal.decode(payload))
@@ -130,7 +132,13 @@ class StandInOffice:
             self.posted[request.journal_id] = have + new
         if request.final:
             self.final.add(request.journal_id)
-        return wire.ShipReply(len(have) + len(new))
+        return wire.ShipReply(len(have) + len(new), ledger_epoch=self.ledger_epoch)
+
+    async def report(self, report: wire.SiteReport) -> wire.SiteAnswer:
+        """Take what a disk says about its journals."""
+        self._answer()
+        self.reports.append(report)
+        return wire.SiteAnswer(self.ledger_epoch)
 
     def entries(self, journal_id: str) -> list[Entry]:
         """What a journal says, as far as it was posted."""
@@ -149,9 +157,13 @@ class StandInOffice:
         async def ship(_subject: str, payload: bytes) -> bytes:
             return _pack(await self.ship(msgspec.msgpack.decode(payload, type=wire.ShipRequest)))
 
+        async def site(_subject: str, payload: bytes) -> bytes:
+            return _pack(await self.report(msgspec.msgpack.decode(payload, type=wire.SiteReport)))
+
         await bus.subscribe(wire.LEASE_REQUEST, lease)
         await bus.subscribe(wire.KEY_LOOKUP, key)
         await bus.subscribe(wire.SHIP, ship)
+        await bus.subscribe(wire.SITE, site)
 
     def _answer(self) -> None:
         if self.is_down:

@@ -61,6 +61,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         512 << 10
     )
 
+    ship_confirm_ms: Annotated[
+        Positive, Meta(description="longest time a worker with nothing to ship leaves the ledger unasked what it has")
+    ] = 5_000
+    journal_keep_ms: Annotated[
+        int, Meta(ge=0, description="how long posted journals stay; longer than `backup_keep_ms`, see operations.md")
+    ] = 259_200_000
+    journal_keep_bytes: Annotated[
+        int, Meta(ge=0, description="most bytes of posted journals that a worker keeps, running and finished ones each")
+    ] = 4 << 30
+
     lease_use_ms: Annotated[Positive, Meta(description="how long a worker may reserve from a lease")] = 60_000
     lease_share_percent: Annotated[int, Meta(ge=1, le=100, description="largest slice as share of a large balance")] = 2
     lease_wait_ms: Annotated[

@@ -15,7 +15,24 @@ A frame never crosses segments. Length 0 is the end of what was written; length 
 sends the reader to the next segment. A position counts frame bytes since the journal's start, nothing else.
 """
 
-from tokenworks.base.journal_folder import JournalLive, is_live, list_journals, remove, remove_below, set_aside
+from tokenworks.base.journal_folder import (
+    JournalLive,
+    Mark,
+    damaged_journals,
+    finish,
+    finished_journals,
+    is_live,
+    list_journals,
+    oldest_position,
+    read_mark,
+    remove,
+    remove_below,
+    set_aside,
+    size_of,
+    take_lock,
+    unmark,
+    write_mark,
+)
 from tokenworks.base.journal_frames import (
     FRAME_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
@@ -41,12 +58,22 @@ __all__ = [
     "JournalFull",
     "JournalLive",
     "JournalWriter",
+    "Mark",
+    "damaged_journals",
+    "finish",
+    "finished_journals",
     "is_live",
     "list_journals",
+    "oldest_position",
     "read_frames",
+    "read_mark",
     "remove",
     "remove_below",
     "set_aside",
+    "size_of",
     "split",
+    "take_lock",
+    "unmark",
     "valid_end",
+    "write_mark",
 ]

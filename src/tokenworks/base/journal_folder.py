@@ -1,7 +1,9 @@
-"""The folder of a journal: its segment files, its lock, its removal. Frames are read and written elsewhere.
+"""The folder of a journal: its segment files, its lock, its mark, its removal. Frames are read and written elsewhere.
 
 A journal is `<journal_dir>/<worker>/<journal_id>/` with `00000000.seg`, `00000001.seg`, … and a file `lock` that its
-writer keeps locked. A segment whose header is not complete is allocated but not in use.
+writer keeps locked. A segment whose header is not complete is allocated but not in use. A file `posted` is the mark:
+what its shipper knows of the ledger. A journal whose mark says `final` is finished: whole, posted, and kept only for a
+ledger that may go back.
 """
 
 import fcntl
@@ -9,8 +11,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from tokenworks.base.journal_frames import (
     SEGMENT_HEADER_BYTES,
+    JournalDamaged,
     JournalFault,
     SegmentHeader,
     unpack_header,
@@ -20,12 +25,27 @@ SUFFIX = ".seg"
 # A segment is renamed from this once its space is allocated, so that a file with the final name is never too short.
 UNFINISHED = ".new"
 LOCK = "lock"
+MARK = "posted"
 # No journal id ends like this.
 DAMAGED = ".damaged"
 
 
 class JournalLive(JournalFault):
     """Another writer holds this journal."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a shipper knows: in `ledger_epoch` everything below `through` was posted, at `at_ns`.
+
+    Nothing below `needed_from` matters to a successor. Only a hint: without it, or with an older one, everything is
+    shipped again, and the ledger skips what it has.
+    """
+
+    ledger_epoch: int
+    through: int
+    at_ns: int
+    needed_from: int = 0
+    final: bool = False
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -68,8 +88,24 @@ def segments_from(folder: Path, position: int) -> list[tuple[Path, SegmentHeader
             return found
     if found or position:
         oldest = found[0][1].base if found else None
-        raise JournalFault(f"position {position} of journal {folder} is gone; the oldest kept is {oldest}")
+        raise JournalDamaged(f"position {position} of journal {folder} is gone; the oldest kept is {oldest}")
     return found
+
+
+def first_from(folder: Path, position: int) -> int | None:
+    """The number of the segment in use that holds `position`, or of the oldest where that one is gone."""
+    found = None
+    for path in reversed(segment_paths(folder)):
+        if (header := read_header(path)) is not None:
+            found = header.number
+            if header.base <= position:
+                break
+    return found
+
+
+def oldest_position(folder: Path) -> int:
+    """Where the bytes that are kept begin; 0 for a journal without any."""
+    return next((header.base for _, header in segments_in_use(folder)), 0)
 
 
 def take_lock(folder: Path) -> int:
@@ -95,13 +131,70 @@ def is_live(folder: Path) -> bool:
 def list_journals(journal_dir: Path) -> list[Path]:
     """The folders of all journals of all workers: by worker, then by id, which for ids made by `ids.new` is by age.
 
-    Journals set aside are not among them.
+    Journals that are finished or set aside are not among them.
     """
+    return [folder for folder in _folders(journal_dir) if not folder.suffix and not _is_finished(folder)]
+
+
+def finished_journals(journal_dir: Path) -> list[Path]:
+    """The folders of journals that are posted to their end and kept for a ledger that may go back; in that order."""
+    return [folder for folder in _folders(journal_dir) if not folder.suffix and _is_finished(folder)]
+
+
+def damaged_journals(journal_dir: Path) -> list[Path]:
+    """The folders of journals that were set aside for a person."""
+    return [folder for folder in _folders(journal_dir) if folder.suffix == DAMAGED]
+
+
+def read_mark(folder: Path) -> Mark | None:
+    """The mark, if there is a readable one."""
+    try:
+        return msgspec.json.decode((folder / MARK).read_bytes(), type=Mark)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Write the mark in one step. It need not outlive a power failure: it only spares work."""
+    fresh = folder / f"{MARK}{UNFINISHED}"
+    fresh.write_bytes(msgspec.json.encode(mark))
+    fresh.rename(folder / MARK)
+
+
+def unmark(folder: Path) -> None:
+    """Forget the mark: the journal is to be looked at again from its beginning."""
+    (folder / MARK).unlink(missing_ok=True)
+
+
+def finish(folder: Path, mark: Mark) -> None:
+    """Mark a journal as finished and give the space back that it allocated and did not use. Nobody writes it."""
+    newest: tuple[Path, SegmentHeader] | None = None
+    for path in segment_paths(folder):
+        if (header := read_header(path)) is None:
+            path.unlink()
+        else:
+            newest = path, header
+    if newest is not None:
+        path, header = newest
+        os.truncate(path, SEGMENT_HEADER_BYTES + mark.through - header.base)
+    write_mark(folder, mark)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all its files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _folders(journal_dir: Path) -> list[Path]:
     if not journal_dir.is_dir():
         return []
     workers = [worker for worker in journal_dir.iterdir() if worker.is_dir()]
-    folders = (folder for worker in workers for folder in worker.iterdir())
-    return sorted(folder for folder in folders if folder.is_dir() and folder.suffix != DAMAGED)
+    return sorted(folder for worker in workers for folder in worker.iterdir() if folder.is_dir())
+
+
+def _is_finished(folder: Path) -> bool:
+    mark = read_mark(folder)
+    return mark is not None and mark.final
 
 
 def set_aside(folder: Path) -> Path:
@@ -134,6 +227,7 @@ def remove(folder: Path) -> None:
         for path in segment_paths(folder):
             path.unlink()
         remove_unfinished(folder)
+        unmark(folder)
         (folder / LOCK).unlink()
         folder.rmdir()
     finally:

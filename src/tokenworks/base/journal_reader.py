@@ -12,7 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from tokenworks.base.journal_folder import read_header, segment_paths, segments_from, segments_in_use
+from tokenworks.base.journal_folder import (
+    oldest_position,
+    read_header,
+    segment_paths,
+    segments_from,
+    segments_in_use,
+)
 from tokenworks.base.journal_frames import (
     FRAME_BYTES_MAX,
     PAD,
@@ -58,9 +64,12 @@ def read_frames(folder: Path, from_position: int, bytes_max: int, through: int |
     return Batch(from_position, position, b"".join(parts))
 
 
-def valid_end(folder: Path) -> int:
-    """The position after the last frame that can be read: where a dead journal ends and a torn tail begins."""
-    position = next((header.base for _, header in segments_in_use(folder)), 0)
+def valid_end(folder: Path, start: int = 0) -> int:
+    """The position after the last frame that can be read: where a dead journal ends and a torn tail begins.
+
+    `start` is a frame's position before which nothing is looked at; where it is gone, the oldest kept.
+    """
+    position = max(start, oldest_position(folder))
     while (end := read_frames(folder, position, _SCAN_BYTES).to_position) > position:
         position = end
     return position

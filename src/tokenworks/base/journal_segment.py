@@ -66,16 +66,13 @@ def write_all(segment: Segment, data: bytes | bytearray, offset: int, disk: Disk
         done += more
 
 
-def clear_from(segment: Segment, offset: int, disk: Disk) -> int:
-    """Overwrite with zeros what is not zero from `offset` on, and return how many bytes that were.
+def clear_from(segment: Segment, offset: int, disk: Disk) -> None:
+    """Overwrite with zeros what is not zero from `offset` on.
 
     A crash halfway changes nothing that a reader sees: the frame at `offset` was damaged before, and still is or is
     zeros. Only blocks that need it are written, and all lie in space that the file already has.
     """
-    cleared = 0
     for start in range(offset, segment.size, _BLOCK_BYTES):
         block = os.pread(segment.descriptor, min(_BLOCK_BYTES, segment.size - start), start)
-        if dirty := len(block) - block.count(0):
+        if block.count(0) < len(block):
             write_all(segment, bytes(len(block)), start, disk)
-            cleared += dirty
-    return cleared

@@ -13,6 +13,7 @@ from typing import Self
 import msgspec
 
 from tokenworks.base.journal_folder import (
+    first_from,
     read_header,
     remove,
     remove_unfinished,
@@ -62,7 +63,6 @@ class JournalWriter:
         self.folder = folder
         self.written = 0
         self.synced = 0
-        self.torn_bytes = 0
         self._lock = lock
         self._segment_bytes = segment_bytes
         self._disk = disk
@@ -100,18 +100,21 @@ class JournalWriter:
         return writer
 
     @classmethod
-    def resume(cls, folder: Path, segment_bytes: int, disk: Disk = _DISK, *, end_least: int = 0) -> Self:
+    def resume(
+        cls, folder: Path, segment_bytes: int, disk: Disk = _DISK, *, start: int = 0, end_least: int = 0
+    ) -> Self:
         """Go on where a dead journal's valid bytes end; one that is still written is `JournalLive`.
 
         A torn tail is overwritten with zeros, in the space it has, so that promised closings find theirs on a full
-        disk too; `torn_bytes` tells how much was lost. What cannot be a torn tail is `JournalDamaged`, and not a byte
-        is changed: whole frames behind the end, or an end before `end_least`, which was durable once.
+        disk too. What cannot be a torn tail is `JournalDamaged`, and not a byte is changed: whole frames behind the
+        end, or an end before `end_least`, which was durable once. Nothing is looked at before the segment that holds
+        `start`, which is a frame's: what lies there is durable and only kept.
         """
         if segment_bytes < SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX:
             raise ValueError(f"a segment of {segment_bytes} bytes cannot hold the largest frame")
         writer = cls(folder, take_lock(folder), segment_bytes, disk)
         try:
-            writer._find_segments(end_least)
+            writer._find_segments(start, end_least)
             writer._keep_spare()
             writer.sync()
         except OSError as error:
@@ -305,23 +308,26 @@ class JournalWriter:
                 os.close(self._lock)
                 self._lock = -1
 
-    def _find_segments(self, end_least: int) -> None:
+    def _find_segments(self, start: int, end_least: int) -> None:
         """Take up the files of a dead journal, or start the first segment of a new one."""
-        self._end = self.written = valid_end(self.folder)
+        self._end = self.written = valid_end(self.folder, start)
         check_tail(self.folder, self._end, end_least)
         remove_unfinished(self.folder)
+        held = first_from(self.folder, start)
         for path in segment_paths(self.folder):
             header = read_header(path)
+            self._next_number = int(path.stem) + 1
+            if header is not None and held is not None and header.number < held:
+                continue
             segment = open_segment(path)
-            self._next_number = segment.number + 1
             if header is not None and header.base <= self._end:
                 self._segments.append(segment)
                 self._offset = SEGMENT_HEADER_BYTES + self._end - header.base
             else:
                 self._add_spare(segment)
-                self.torn_bytes += clear_from(segment, 0, self._disk)
+                clear_from(segment, 0, self._disk)
         if self._segments:
-            self.torn_bytes += clear_from(self._segments[-1], self._offset, self._disk)
+            clear_from(self._segments[-1], self._offset, self._disk)
             self._room = self._segments[-1].size - self._offset
             return
         if not self._spares and (error := self._allocate()) is not None:

@@ -9,6 +9,7 @@ LEASE_RECALL = "tokenworks.lease.recall"  # published: Recall
 KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
 KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
 SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
+SITE = "tokenworks.meter.site"  # SiteReport → SiteAnswer
 CATALOG_BUCKET = "tokenworks"  # JetStream key-value bucket
 CATALOG_KEY = "catalog"  # its entry: Catalog
 
@@ -39,7 +40,10 @@ class KeyChanged(msgspec.Struct, frozen=True):
 
 
 class ShipRequest(msgspec.Struct, frozen=True):
-    """Whole journal frames, contiguous from a position. `final`: the journal is complete and its worker gone."""
+    """Whole journal frames, contiguous from a position. `final`: the journal is complete and its worker gone.
+
+    Without frames, a worker that has nothing to ship asks whether the ledger still has everything before the position.
+    """
 
     journal_id: str
     worker: str
@@ -52,9 +56,30 @@ class ShipReply(msgspec.Struct, frozen=True):
     """Everything below `posted_through` is in the ledger. `fault` says why the rest was not taken.
 
     `ledger_epoch` grows when the ledger may have lost commits (a failover, a restore); below `posted_through` of an
-    earlier epoch bytes may be missing again.
+    earlier epoch bytes may be missing again. `waiting`, with the fault of a final shipment: openings without a closing,
+    by position, the first few.
     """
 
     posted_through: int
     fault: str = ""
     ledger_epoch: int = 0
+    waiting: tuple[int, ...] = ()
+
+
+class SiteReport(msgspec.Struct, frozen=True):
+    """What lies on the disk of some gateway workers: one folder of journals, named by its id.
+
+    `waiting` are journals that are not yet posted to their end in `ledger_epoch`, `damaged` those set aside for a
+    person.
+    """
+
+    site_id: str
+    ledger_epoch: int
+    waiting: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+
+class SiteAnswer(msgspec.Struct, frozen=True):
+    """The ledger's epoch now."""
+
+    ledger_epoch: int

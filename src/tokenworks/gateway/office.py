@@ -1,4 +1,4 @@
-"""The office as the gateway sees it: four questions over the bus, and what it announces.
+"""The office as the gateway sees it: its questions over the bus, and what it announces.
 
 Encodes and decodes; decides nothing and remembers nothing. Where the office cannot be asked, `BusFault` comes through.
 """
@@ -29,6 +29,10 @@ class Office(Protocol):
 
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Journal frames for the ledger."""
+        ...
+
+    async def report(self, report: wire.SiteReport) -> wire.SiteAnswer:
+        """Which journals of a disk the ledger does not have yet."""
         ...
 
 
@@ -69,6 +73,10 @@ class BusOffice:
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Journal frames for the ledger."""
         return await self._ask(wire.SHIP, request, wire.ShipReply)
+
+    async def report(self, report: wire.SiteReport) -> wire.SiteAnswer:
+        """Which journals of a disk the ledger does not have yet."""
+        return await self._ask(wire.SITE, report, wire.SiteAnswer)
 
     async def on_key_changed(self, forget: Callable[[wire.KeyChanged], None], doubt_all: Callable[[], None]) -> None:
         """Call `forget` for every announcement that a key changed, and `doubt_all` after some may have been missed."""

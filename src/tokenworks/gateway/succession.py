@@ -1,7 +1,7 @@
 """Succession: what a worker does with the journals of workers that died.
 
 Requests without a closing are closed at their last checkpoint, leases are given back, everything is shipped, and the
-journal goes. Doing it twice changes nothing: a closing names its opening, and the ledger takes one.
+journal is finished. Doing it twice changes nothing: a closing names its opening, and the ledger takes one.
 
 A damaged journal is set aside as it is: what its requests used cannot be told any more, and must not become nothing.
 """
@@ -22,20 +22,22 @@ from tokenworks.base.journal import (
     JournalFull,
     JournalLive,
     JournalWriter,
+    finish,
     is_live,
     list_journals,
+    oldest_position,
     read_frames,
+    read_mark,
     remove,
     set_aside,
     split,
 )
-from tokenworks.base.journal_folder import segments_in_use
 from tokenworks.core import journal
 from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, LeaseTaken, Opening
 from tokenworks.core.usage import NONE
-from tokenworks.core.wire import ShipRequest
+from tokenworks.core.wire import ShipReply
 from tokenworks.gateway.office import Office
-from tokenworks.gateway.shipper import Shipper
+from tokenworks.gateway.shipper import Shipper, finished, probe
 
 _READ_BYTES = 1 << 20
 # A journal is not locked in the instant in which it is made; another worker's is left alone for so long.
@@ -71,37 +73,56 @@ async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk) 
     if is_live(folder):
         return
     posted_through = await _posted_through(office, folder)
+    mark = read_mark(folder)
+    needed_from = max(mark.needed_from if mark else 0, oldest_position(folder))
     try:
-        writer = JournalWriter.resume(folder, settings.journal_segment_bytes, disk, end_least=posted_through)
+        writer = JournalWriter.resume(
+            folder, settings.journal_segment_bytes, disk, start=needed_from, end_least=posted_through
+        )
     except JournalDamaged as damage:
         aside = set_aside(folder)
         _log.error("a damaged journal is set aside", extra={"journal": aside.name, "reason": str(damage)})
         return
     try:
-        start = next(segments_in_use(folder))[1].base
-        if writer.written:
-            missing = list(left_open(_entries(folder, start), clock.wall_ns()))
-            _append(writer, missing)
-            _log.info(
-                "settling a dead worker's journal",
-                extra={"journal": folder.name, "closed": sum(isinstance(entry, Closing) for entry in missing)},
-            )
-            # The lock is held until all is posted, so that no other worker does the same.
-            shipper = Shipper(
-                office, settings, folder, start=start, through=lambda: writer.synced, keep_from=lambda: start
-            )
-            if not await shipper.finish():
-                return  # refused; the shipper has said why
+        reply = await _finish(office, settings, writer, needed_from, posted_through)
     finally:
         writer.close()
-    remove(folder)
+    if reply is None:
+        remove(folder)
+    elif not reply.fault:
+        finish(folder, finished(reply))
+
+
+async def _finish(
+    office: Office, settings: Settings, writer: JournalWriter, needed_from: int, posted_through: int
+) -> ShipReply | None:
+    """Add what is missing and ship the rest; the last reply, or None for a journal with nothing in it."""
+    if not writer.written:
+        return None
+    missing = list(left_open(_entries(writer.folder, needed_from), clock.wall_ns()))
+    _append(writer, missing)
+    _log.info(
+        "settling a dead worker's journal",
+        extra={"journal": writer.folder.name, "closed": sum(isinstance(entry, Closing) for entry in missing)},
+    )
+    # The lock is held until all is posted, so that no other worker does the same.
+    shipper = Shipper(
+        office,
+        settings,
+        writer.folder,
+        start=posted_through,
+        through=lambda: writer.synced,
+        keep_from=lambda: needed_from,
+    )
+    await shipper.finish()
+    return shipper.reply  # where it is refused, the shipper has said why
 
 
 async def _posted_through(office: Office, folder: Path) -> int:
-    """How far the ledger has the journal: a shipment without frames posts nothing and is told."""
+    """How far the ledger has the journal. An office that is away is waited for."""
     while True:
         try:
-            reply = await office.ship(ShipRequest(folder.name, folder.parent.name, 0, b""))
+            reply = await probe(office, folder)
         except BusFault:
             await asyncio.sleep(_ASK_AGAIN_S)
             continue

@@ -11,25 +11,29 @@ from typing import Any
 
 from tokenworks.base import bus as buses
 from tokenworks.base import clock, ids, log
+from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
-from tokenworks.base.journal import Disk, GroupSync, JournalFault, JournalWriter, remove
+from tokenworks.base.journal import Disk, GroupSync, JournalDamaged, JournalFault, JournalWriter, finish
 from tokenworks.core import journal
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.flow import Errands
+from tokenworks.gateway.keeping import keep
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.office import BusOffice
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import TICK_MS, Server
-from tokenworks.gateway.shipper import Shipper
+from tokenworks.gateway.shipper import Shipper, finished
 from tokenworks.gateway.succession import succeed
 from tokenworks.gateway.upstream import Upstreams
 from tokenworks.grid.dispatch import Board
 
 _BACKLOG = 4096
 _SUCCESSION_S = 10
+# While the ledger waits for the journals of this disk, it grants no lease.
+_SUCCESSION_HASTE_S = 1
 _CANCEL_AGAIN_S = 0.1
 _DISK = Disk()
 
@@ -50,12 +54,13 @@ async def run(settings: Settings, listener: socket.socket, index: int, ready: Ca
 
 
 class Worker:
-    """One process's worth of gateway. `disk` is where its journals lie; the simulation passes one that breaks."""
+    """One process's worth of gateway. `disk` is where its journals lie; tests and the simulation pass one that breaks."""
 
     def __init__(self, settings: Settings, office: BusOffice, name: str, disk: Disk = _DISK) -> None:
         self._settings = settings
         self._office = office
         self._disk = disk
+        self._damage: JournalDamaged | None = None
         self._errands = Errands()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         journal_id = ids.new("jrn")
@@ -100,7 +105,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._sync.run()),
-                group.create_task(self._shipper.run()),
+                group.create_task(self._ship(stop)),
                 group.create_task(self._follow_catalog(has_catalog)),
                 group.create_task(self._tick()),
                 group.create_task(self._succeed()),
@@ -117,6 +122,8 @@ class Worker:
                 await self._server.drain(self._settings.drain_ms)
             await _end(tasks)
         await self._leave()
+        if self._damage:
+            raise self._damage
 
     async def _first(self, stopped: asyncio.Task[bool], other: asyncio.Future[Any]) -> bool:
         """Wait for either; False when it is time to stop. A fault is raised."""
@@ -138,7 +145,7 @@ class Worker:
             async with asyncio.timeout(self._settings.bus_timeout_ms / 1000):
                 is_posted = await self._shipper.finish()
             if is_posted:
-                remove(self._writer.folder)
+                finish(self._writer.folder, finished(self._shipper.reply))
                 return
             reason = "the ledger does not take it"
         except (JournalFault, OSError) as fault:
@@ -154,10 +161,24 @@ class Worker:
                 self._board.keep(endpoint_ids)
             has_catalog.set()
 
+    async def _ship(self, stop: asyncio.Event) -> None:
+        """Ship until cancelled. A journal whose bytes are gone cannot be shipped on, but it can be written to its end:
+        the worker stops in good order, and its successor saves what can be saved."""
+        try:
+            await self._shipper.run()
+        except JournalDamaged as damage:
+            _log.error("the journal is damaged, this worker makes room for another", extra={"reason": str(damage)})
+            self._damage = damage
+            stop.set()
+
     async def _succeed(self) -> None:
         while True:
             await succeed(self._office, self._settings, self._writer.folder, self._disk)
-            await asyncio.sleep(_SUCCESSION_S)
+            try:
+                is_kept = await keep(self._office, self._settings, self._writer.folder)
+            except BusFault:
+                is_kept = True  # nobody waits who cannot be reached
+            await asyncio.sleep(_SUCCESSION_S if is_kept else _SUCCESSION_HASTE_S)
 
     async def _tick(self) -> None:
         while True:
