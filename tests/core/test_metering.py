@@ -69,6 +69,41 @@ def test_transfers(entries: list[Entry], transfers: dict[tuple[str, str, str], i
     assert moved(run(entries)) == transfers
 
 
+OWED = ("receivable/credit/ord", "revenue/tokens", "CNY")
+TAXED = ("receivable/credit/ord", "tax/output", "CNY")
+
+
+@pytest.mark.parametrize(
+    ("spent_before", "amounts", "transfers"),
+    [
+        (0, (50,), {SPENT: 50, OWED: 450, TAXED: 27}),
+        (0, (20, 30), {SPENT: 50, OWED: 450, TAXED: 27}),
+        (1, (50,), {SPENT: 50, OWED: 450, TAXED: 27}),
+        (50, (50,), {SPENT: 50, OWED: 450, TAXED: 27}),
+        (0, (1,), {SPENT: 1, OWED: 9, TAXED: 1}),
+        (1, (1,), {SPENT: 1, OWED: 9}),
+        (0, (51,), {LOST: 51}),
+    ],
+)
+def test_use_on_credit_is_owed_by_its_payer(
+    spent_before: int, amounts: tuple[int, ...], transfers: dict[tuple[str, str, str], int]
+) -> None:
+    """A hundred tokens for 900 and 54 of tax: no liability, and the tax is rounded over all that was spent."""
+    lent = SoldBucket("le", "acc", "token", "CNY", 900, 100, spent_before, tax=54, payer="credit/ord")
+    state = Known({1: OpenLease("b", 50)}, {"b": lent}, {})
+    outcome = run([opening(), closing(0, *(charge(amount) for amount in amounts))], state)
+    assert moved(outcome) == transfers
+    assert sum(line.revenue for line in outcome.records[0].lines) == transfers.get(OWED, 0)
+
+
+def test_prepaid_rest_and_credit_in_one_request() -> None:
+    lent = SoldBucket("le", "acc", "token", "CNY", 900, 100, 0, tax=54, payer="credit/ord")
+    state = Known({1: OpenLease("b", 50), 2: OpenLease("c", 50)}, {"b": BUCKET, "c": lent}, {})
+    (record,) = (found := run([opening(), closing(0, charge(10), charge(50, 2, "c"))], state)).records
+    assert [(line.charge.bucket_id, line.revenue) for line in record.lines] == [("b", 900), ("c", 450)]
+    assert moved(found) == {SPENT: 10, EARNED: 900, ("lease/2", "bucket/c/spent", "token"): 50, OWED: 450, TAXED: 27}
+
+
 def test_the_posting_says_where_it_comes_from() -> None:
     (posting,) = run([opening(), closing(0, charge(10))]).postings
     assert (posting.kind, posting.event_id, posting.used_at_ns) == ("usage_posted", "journal/j/900/le", 9)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tokenworks.core import postings
 from tokenworks.core.amounts import parse, show
-from tokenworks.core.sales import net_of_tax, recognised
+from tokenworks.core.sales import net_of_tax, owed, recognised
 
 SIX_PERCENT = 600
 
@@ -35,6 +35,27 @@ def test_recognition_in_steps_reaches_the_net_price_exactly(net: int, steps: lis
     assert earned == net
 
 
+@given(st.integers(1, 10**15), st.integers(0, 10_000), st.lists(st.integers(1, 10**6), min_size=1, max_size=20))
+def test_use_on_credit_in_steps_comes_to_exactly_the_price(price: int, basis_points: int, steps: list[int]) -> None:
+    net, tax = net_of_tax(price, basis_points)
+    granted, spent = sum(steps), 0
+    before = (0, 0)
+    for step in steps:
+        spent += step
+        after = owed(net, tax, spent, granted)
+        assert after >= before
+        assert after[1] >= before[1]
+        before = after
+    assert before == (net, tax)
+
+
+@given(st.integers(1, 10**15), st.integers(0, 10_000), st.integers(0, 10**15))
+def test_a_limit_in_money_is_owed_as_it_is_spent(limit: int, basis_points: int, spent: int) -> None:
+    net, tax = owed(*net_of_tax(limit, basis_points), min(spent, limit), limit)
+    assert net + tax == min(spent, limit)
+    assert abs(net - net_of_tax(min(spent, limit), basis_points)[0]) <= 1
+
+
 def test_package_sold() -> None:
     net, tax = net_of_tax(parse("9.90", "CNY"), SIX_PERCENT)
     posting = postings.package_sold(
@@ -60,5 +81,6 @@ def test_normal_sides() -> None:
         postings.payable("s"): "credit",
         postings.LOSS_UNPROVEN: "debit",
         postings.TAX_OUTPUT: "credit",
+        postings.CASH_CLEARING: "debit",
     }
     assert {code: postings.normal_side(code) for code in codes} == codes

@@ -56,6 +56,22 @@ async def sell(pool: Pool, sold: Bucket, granted: int = GRANTED, net: int = NET,
         )
 
 
+async def lend(pool: Pool, lent: Bucket, granted: int = GRANTED, net: int = NET, tax: int = TAX) -> int:
+    """A credit bucket, under an agreement of its own."""
+    async with transaction(pool, "shop", 1) as conn:
+        return await buckets.grant_credit(
+            conn,
+            agreement_id=f"order-{lent.id}",
+            bucket=lent,
+            granted=granted,
+            currency="CNY",
+            net=net,
+            tax=tax,
+            offer_id="offer",
+            at_ns=1,
+        )
+
+
 def ask(sequence: int, tokens: int, account: str = "acc", *, least: int | None = None) -> LeaseRequest:
     low = tokens if least is None else least
     return LeaseRequest("gw-0", "e1", sequence, account, "m", Need(tokens, 0), Need(low, 0), Need(0, 0))

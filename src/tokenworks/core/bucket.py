@@ -1,4 +1,4 @@
-"""Bucket terms: what one prepaid amount may be spent on, and the order in which buckets are drawn.
+"""Bucket terms: what one amount, paid before or granted on credit, may be spent on, and the order of drawing.
 
 The amounts themselves live in the ledger (balance) and in slices (what a worker holds); here are only the terms.
 """

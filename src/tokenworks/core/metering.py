@@ -14,7 +14,7 @@ from tokenworks.core import postings
 from tokenworks.core.journal import Attempt, Closing, Entry, Head, LeaseClose, Opening
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.core.purse import Charge
-from tokenworks.core.sales import recognised
+from tokenworks.core.sales import owed, recognised
 
 UNPROVEN_FLAG = "unproven"
 
@@ -31,7 +31,11 @@ class OpenLease(msgspec.Struct, frozen=True):
 
 
 class SoldBucket(msgspec.Struct, frozen=True):
-    """A bucket's owner and price; `consumed` is what was spent or expired so far."""
+    """A bucket's owner and price; `consumed` is what was spent or expired so far.
+
+    Of a credit bucket `payer` says who owes for use, `net` and `tax` are of the whole limit, and `consumed` is what was
+    spent: what expires of it was never owed.
+    """
 
     legal_entity_id: str
     billing_account_id: str
@@ -40,6 +44,8 @@ class SoldBucket(msgspec.Struct, frozen=True):
     net: int
     granted: int
     consumed: int
+    tax: int = 0
+    payer: str = ""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -208,9 +214,8 @@ class _Sheet:
             sums[postings.LOSS_UNPROVEN, postings.UNPROVEN, charge.unit] += charge.amount
             return Line(charge, proven=False, revenue=0, currency="")
         self._left[charge.lease_id] -= charge.amount
-        revenue = self._recognise(charge.bucket_id, bucket, charge.amount)
         sums[postings.lease(charge.lease_id), postings.spent(charge.bucket_id), charge.unit] += charge.amount
-        sums[postings.liability(charge.bucket_id), postings.REVENUE_TOKENS, bucket.currency] += revenue
+        revenue = self._recognise(sums, charge.bucket_id, bucket, charge.amount)
         return Line(charge, proven=True, revenue=revenue, currency=bucket.currency)
 
     def _charged_bucket(self, opening: Opening, charge: Charge) -> SoldBucket | None:
@@ -222,10 +227,20 @@ class _Sheet:
         owner = (bucket.legal_entity_id, bucket.billing_account_id, bucket.unit)
         return bucket if owner == (opening.legal_entity_id, opening.billing_account_id, charge.unit) else None
 
-    def _recognise(self, bucket_id: str, bucket: SoldBucket, amount: int) -> int:
+    def _recognise(self, sums: Counter[tuple[str, str, str]], bucket_id: str, bucket: SoldBucket, amount: int) -> int:
+        """The revenue of spending this; of a credit bucket its payer owes it from now on, and the tax on it."""
         before = self._consumed[bucket_id]
         after = self._consumed[bucket_id] = before + amount
-        return recognised(bucket.net, after, bucket.granted) - recognised(bucket.net, before, bucket.granted)
+        if not bucket.payer:
+            revenue = recognised(bucket.net, after, bucket.granted) - recognised(bucket.net, before, bucket.granted)
+            sums[postings.liability(bucket_id), postings.REVENUE_TOKENS, bucket.currency] += revenue
+            return revenue
+        net_before, tax_before = owed(bucket.net, bucket.tax, before, bucket.granted)
+        net, tax = owed(bucket.net, bucket.tax, after, bucket.granted)
+        receivable = postings.receivable(bucket.payer)
+        sums[receivable, postings.REVENUE_TOKENS, bucket.currency] += net - net_before
+        sums[receivable, postings.TAX_OUTPUT, bucket.currency] += tax - tax_before
+        return net - net_before
 
     def _cost(self, position: int, opening: Opening, attempt: Attempt) -> None:
         if attempt.cost < 0:

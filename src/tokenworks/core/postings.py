@@ -2,7 +2,8 @@
 
 Two books move together. In a bucket's own unit: issued → available → leased → spent, expired or withdrawn. In money:
 a sale credits the bucket's contract liability and output tax; use turns liability into revenue; each served attempt
-books a cost against what is owed to its supplier. Only the ledger carries postings out; it adds nothing to them.
+books a cost against what is owed to its supplier. Of a credit bucket nothing is paid before: use itself debits what its
+payer owes, and credits revenue and tax. Only the ledger carries postings out; it adds nothing to them.
 """
 
 from typing import Literal
@@ -32,7 +33,7 @@ class Posting(msgspec.Struct, frozen=True):
     detail: dict[str, str | int] = {}
 
 
-_DEBIT_NORMAL = frozenset({"issued", "receivable", "cost", "loss"})
+_DEBIT_NORMAL = frozenset({"issued", "receivable", "cash", "cost", "loss"})
 
 
 def normal_side(code: str) -> Side:
@@ -72,8 +73,13 @@ def liability(bucket_id: str) -> str:
 
 
 def receivable(payer: str) -> str:
-    """What a payer (`carrier/{id}`) owes us."""
+    """What a payer (`carrier/{id}`, `credit/{agreement}`) owes us."""
     return f"receivable/{payer}"
+
+
+def credit_payer(agreement_id: str) -> str:
+    """Who owes for use under a credit agreement: the agreement's customer, apart from all else it may owe."""
+    return f"credit/{agreement_id}"
 
 
 def cost(supplier_id: str) -> str:
@@ -86,6 +92,7 @@ def payable(supplier_id: str) -> str:
     return f"payable/{supplier_id}"
 
 
+CASH_CLEARING = "cash/clearing"
 TAX_OUTPUT = "tax/output"
 REVENUE_TOKENS = "revenue/tokens"
 REVENUE_BREAKAGE = "revenue/breakage"
@@ -115,6 +122,33 @@ def package_sold(
     return Posting("package_sold", f"order/{order_id}", legal_entity_id, at_ns, nonzero(transfers), {"order": order_id})
 
 
+def credit_granted(
+    bucket_id: str, legal_entity_id: str, at_ns: int, *, agreement_id: str, unit: str, granted: int
+) -> Posting:
+    """A period's limit under a credit agreement: it can be spent from now on, and nobody owes anything yet."""
+    transfers = (Transfer(issued(bucket_id), available(bucket_id), unit, granted),)
+    detail: dict[str, str | int] = {"agreement": agreement_id}
+    return Posting("credit_granted", f"credit/{bucket_id}", legal_entity_id, at_ns, transfers, detail)
+
+
+def credit_collected(
+    collection_id: str, legal_entity_id: str, at_ns: int, *, agreement_id: str, payer: str, currency: str, amount: int
+) -> Posting:
+    """A payer, for example a carrier, has taken over what is owed under a credit agreement."""
+    transfers = (Transfer(receivable(payer), receivable(credit_payer(agreement_id)), currency, amount),)
+    detail: dict[str, str | int] = {"agreement": agreement_id}
+    return Posting("credit_collected", f"collection/{collection_id}", legal_entity_id, at_ns, transfers, detail)
+
+
+def payment_received(
+    payment_id: str, legal_entity_id: str, at_ns: int, *, payer: str, currency: str, amount: int
+) -> Posting:
+    """Money has come from whoever owed it; it waits in clearing to be matched with the bank."""
+    transfers = (Transfer(CASH_CLEARING, receivable(payer), currency, amount),)
+    detail: dict[str, str | int] = {"payer": payer}
+    return Posting("payment_received", f"payment/{payment_id}", legal_entity_id, at_ns, transfers, detail)
+
+
 def leased(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit: str, amount: int) -> Posting:
     """A slice moves from available to a lease of its own."""
     transfers = (Transfer(available(bucket_id), lease(lease_id), unit, amount),)
@@ -130,7 +164,10 @@ def lease_reclaimed(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: 
 def bucket_expired(
     bucket_id: str, legal_entity_id: str, at_ns: int, *, unit: str, amount: int, currency: str, earned: int, serial: int
 ) -> Posting:
-    """What is left available after a bucket's validity expires; its share of the liability becomes breakage."""
+    """What is left available after a bucket's validity expires; its share of the liability becomes breakage.
+
+    A credit bucket has no liability: nothing is `earned` by its expiry.
+    """
     transfers = (
         Transfer(available(bucket_id), expired(bucket_id), unit, amount),
         Transfer(liability(bucket_id), REVENUE_BREAKAGE, currency, earned),

@@ -1,4 +1,4 @@
-"""Arithmetic of a sale: tax out of a gross price, and revenue recognised as a bucket is consumed."""
+"""Arithmetic of a sale: tax out of a gross price, revenue recognised as a bucket is consumed, use sold on credit."""
 
 from tokenworks.core.amounts import divide
 
@@ -14,3 +14,15 @@ def net_of_tax(gross: int, tax_basis_points: int) -> tuple[int, int]:
 def recognised(net: int, consumed: int, granted: int) -> int:
     """Revenue earned when `consumed` of `granted` is spent or expired: rounded once, exactly `net` at the end."""
     return divide(net * consumed, granted, "half_up") if granted else net
+
+
+def owed(net: int, tax: int, spent: int, granted: int) -> tuple[int, int]:
+    """(net, tax) owed for `spent` of a credit bucket whose whole limit `granted` costs `net` + `tax` > 0.
+
+    The price of what was spent is rounded once; tax is then taken out of it in the proportion of the whole. Neither
+    ever shrinks as more is spent, and both end at exactly `net` and `tax`.
+    """
+    price = net + tax
+    gross = divide(price * spent, granted, "half_up")
+    earned = divide(gross * net, price, "half_up")
+    return earned, gross - earned

@@ -1,10 +1,11 @@
 """Balances for people: the wallet of a billing account bucket by bucket, and ledger accounts by code."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from tokenworks.core.bucket import Bucket
+from tokenworks.core.sales import owed
 from tokenworks.ledger.buckets import TERMS, terms
 from tokenworks.ledger.seal import Connection
 
@@ -12,7 +13,8 @@ from tokenworks.ledger.seal import Connection
 class BucketBalance(msgspec.Struct, frozen=True):
     """A bucket with its two books: amounts in the bucket's unit, `net` and `recognised` in nano-units of `currency`.
 
-    issued = available + leased + spent + expired + withdrawn.
+    issued = available + leased + spent + expired + withdrawn. Of a credit bucket `net` and `tax` are of the whole
+    limit, and `recognised` is what its payer owes or owed for what was spent, less the tax on it.
     """
 
     bucket: Bucket
@@ -29,6 +31,7 @@ class BucketBalance(msgspec.Struct, frozen=True):
     tax: int
     recognised: int
     currency: str
+    kind: Literal["prepaid", "credit"]
 
 
 class AccountBalance(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ async def wallet(conn: Connection, billing_account_id: str) -> list[BucketBalanc
             b.net, b.tax, b.net - coalesce((SELECT a.balance FROM account a
              WHERE a.code = 'contract_liability/' || b.id AND a.unit = b.currency
                 AND a.legal_entity_id = b.legal_entity_id), 0),
-            b.currency
+            b.currency, b.kind
         FROM bucket b WHERE b.billing_account_id = %s
         ORDER BY b.priority, b.valid_to_ns, b.id
         """.encode(),  # noqa: S608 - only column lists are put in
@@ -76,8 +79,11 @@ async def accounts(conn: Connection, prefix: str, legal_entity_id: str | None = 
 
 
 def _bucket_balance(row: tuple[Any, ...]) -> BucketBalance:
-    amounts = (int(amount) for amount in row[13:22])
-    fields: tuple[Any, ...] = (terms(row), *row[10:13], *amounts, row[22])
+    amounts = [int(amount) for amount in row[13:22]]
+    if row[23] == "credit":
+        issued, _, _, spent, _, _, net, tax, _ = amounts
+        amounts[-1] = owed(net, tax, spent, issued)[0]
+    fields: tuple[Any, ...] = (terms(row), *row[10:13], *amounts, *row[22:])
     return BucketBalance(*fields)
 
 

@@ -1,10 +1,10 @@
-"""Buckets in the ledger: selling one, and expiring what is left when its validity is over.
+"""Buckets in the ledger: selling one, granting one on credit, and expiring what is left when its validity is over.
 
-Terms are `core.bucket.Bucket`; here they meet the amounts, the price and the order. Who may buy what is the shop's
-affair.
+Terms are `core.bucket.Bucket`; here they meet the amounts, the price and the order. Who may buy what, and who gets
+credit, is the shop's affair.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,23 @@ TERMS = """
 """
 
 
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket with its amount and price: `net` and `tax` of all that is `granted`, in nano-units of `currency`.
+
+    `payer` is who owes the price, for example `carrier/sandbox`. `order_id` is the order it was bought by, or the
+    credit agreement that it is one period of.
+    """
+
+    bucket: Bucket
+    granted: int
+    net: int
+    tax: int
+    currency: str
+    payer: str
+    offer_id: str
+    order_id: str
+
+
 class _Due(msgspec.Struct, frozen=True):
     """An expired bucket that still has something available."""
 
@@ -33,6 +50,7 @@ class _Due(msgspec.Struct, frozen=True):
     legal_entity_id: str
     unit: str
     currency: str
+    kind: str
     granted: int
     net: int
     consumed: int
@@ -74,23 +92,49 @@ async def sell(
         net=net,
         tax=tax,
     )
-    sold = (await post_all(conn, [sale], at_ns))[0]
-    if not sold.fresh:
-        await _check_same(conn, sale, bucket)
-        return sold.id
-    await conn.execute(
-        """
-        INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,
-            priority, tier, models, granted, net, tax, currency, payer, offer_id, order_id, sold_at_ns)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        (
-            *(bucket.id, bucket.billing_account_id, bucket.legal_entity_id, bucket.unit, bucket.tariff_id),
-            *(bucket.valid_from_ns, bucket.valid_to_ns, bucket.priority, bucket.tier, list(bucket.models)),
-            *(granted, net, tax, currency, payer, offer_id, order_id, at_ns),
-        ),
+    priced = Priced(
+        bucket=bucket,
+        granted=granted,
+        net=net,
+        tax=tax,
+        currency=currency,
+        payer=payer,
+        offer_id=offer_id,
+        order_id=order_id,
     )
-    return sold.id
+    return await _add(conn, "prepaid", priced, sale, at_ns)
+
+
+async def grant_credit(
+    conn: Connection,
+    *,
+    agreement_id: str,
+    bucket: Bucket,
+    granted: int,
+    currency: str,
+    net: int,
+    tax: int,
+    offer_id: str,
+    at_ns: int,
+) -> int:
+    """Add a credit bucket, one period of an agreement, and post its limit; gives the posting's id.
+
+    `net` and `tax` are what the whole limit costs once it is spent. The same bucket again changes nothing.
+    """
+    grant = postings.credit_granted(
+        bucket.id, bucket.legal_entity_id, at_ns, agreement_id=agreement_id, unit=bucket.unit, granted=granted
+    )
+    priced = Priced(
+        bucket=bucket,
+        granted=granted,
+        net=net,
+        tax=tax,
+        currency=currency,
+        payer=postings.credit_payer(agreement_id),
+        offer_id=offer_id,
+        order_id=agreement_id,
+    )
+    return await _add(conn, "credit", priced, grant, at_ns)
 
 
 async def expire_due(pool: Pool, now_ns: int) -> int:
@@ -106,8 +150,10 @@ async def expire_due(pool: Pool, now_ns: int) -> int:
 
 
 def _expiry(due: _Due, now_ns: int) -> Posting:
-    before = recognised(due.net, due.consumed, due.granted)
-    after = recognised(due.net, due.consumed + due.available, due.granted)
+    earned = 0
+    if due.kind == "prepaid":
+        before = recognised(due.net, due.consumed, due.granted)
+        earned = recognised(due.net, due.consumed + due.available, due.granted) - before
     return postings.bucket_expired(
         due.id,
         due.legal_entity_id,
@@ -115,7 +161,7 @@ def _expiry(due: _Due, now_ns: int) -> Posting:
         unit=due.unit,
         amount=due.available,
         currency=due.currency,
-        earned=after - before,
+        earned=earned,
         serial=due.serial,
     )
 
@@ -143,7 +189,7 @@ async def _lock_due(conn: Connection, now_ns: int) -> list[_Due]:
     )
     cursor = await conn.execute(
         """
-        SELECT b.id, b.legal_entity_id, b.unit, b.currency, b.granted, b.net,
+        SELECT b.id, b.legal_entity_id, b.unit, b.currency, b.kind, b.granted, b.net,
             coalesce(sum(a.balance) FILTER (WHERE NOT a.code LIKE '%%/available'), 0) AS consumed,
             coalesce(sum(a.balance) FILTER (WHERE a.code LIKE '%%/available'), 0) AS available,
             (SELECT count(*) FROM posting p
@@ -155,15 +201,54 @@ async def _lock_due(conn: Connection, now_ns: int) -> list[_Due]:
         """,
         (ids,),
     )
-    found = [_Due(*row[:4], *(int(number) for number in row[4:])) for row in await cursor.fetchall()]
+    found = [_Due(*row[:5], *(int(number) for number in row[5:])) for row in await cursor.fetchall()]
     return [bucket for bucket in found if bucket.available > 0]
 
 
-async def _check_same(conn: Connection, sale: Posting, bucket: Bucket) -> None:
+async def _add(
+    conn: Connection, kind: Literal["prepaid", "credit"], priced: Priced, beginning: Posting, at_ns: int
+) -> int:
+    """Post what the bucket begins with and add its row, or find that both were done before."""
+    bucket = priced.bucket
+    begun = (await post_all(conn, [beginning], at_ns))[0]
+    if not begun.fresh:
+        await _check_same(conn, beginning, bucket)
+        return begun.id
+    await _check_seller(conn, bucket)
+    await conn.execute(
+        """
+        INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,
+            priority, tier, models, granted, net, tax, currency, kind, payer, offer_id, order_id, sold_at_ns)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            *(bucket.id, bucket.billing_account_id, bucket.legal_entity_id, bucket.unit, bucket.tariff_id),
+            *(bucket.valid_from_ns, bucket.valid_to_ns, bucket.priority, bucket.tier, list(bucket.models)),
+            *(priced.granted, priced.net, priced.tax, priced.currency, kind, priced.payer, priced.offer_id),
+            *(priced.order_id, at_ns),
+        ),
+    )
+    return begun.id
+
+
+async def _check_seller(conn: Connection, bucket: Bucket) -> None:
+    """A billing account is served by one legal entity: a request never finds a bucket of another one in its wallet."""
+    cursor = await conn.execute(
+        "SELECT legal_entity_id FROM bucket WHERE billing_account_id = %s AND legal_entity_id <> %s LIMIT 1",
+        (bucket.billing_account_id, bucket.legal_entity_id),
+    )
+    other = await cursor.fetchone()
+    if other is not None:
+        raise LedgerFault(
+            f"{bucket.billing_account_id} is of {other[0]}: it gets no bucket of {bucket.legal_entity_id}"
+        )
+
+
+async def _check_same(conn: Connection, beginning: Posting, bucket: Bucket) -> None:
     """A repeated order must name the same terms, which the posting itself does not hold."""
     cursor = await conn.execute(f"SELECT {TERMS} FROM bucket b WHERE b.id = %s", (bucket.id,))  # noqa: S608
     row = await cursor.fetchone()
     if row is None:
-        raise LedgerFault(f"{sale.event_id} is posted but its bucket {bucket.id} is missing")
+        raise LedgerFault(f"{beginning.event_id} is posted but its bucket {bucket.id} is missing")
     if terms(row) != bucket:
-        raise EventConflict(sale.event_id)
+        raise EventConflict(beginning.event_id)

@@ -14,8 +14,8 @@ SEALED = (
         "bucket",
         (
             *("id", "billing_account_id", "legal_entity_id", "unit", "tariff_id", "valid_from_ns", "valid_to_ns"),
-            *("priority", "tier", "models", "granted", "net", "tax", "currency", "payer", "offer_id", "order_id"),
-            "sold_at_ns",
+            *("priority", "tier", "models", "granted", "net", "tax", "currency", "kind", "payer", "offer_id"),
+            *("order_id", "sold_at_ns"),
         ),
         ("id",),
     ),

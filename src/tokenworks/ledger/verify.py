@@ -76,6 +76,32 @@ _LEASE_BOOK = """
         ON r.debit_account_id = a.id AND r.credit_account_id = v.id
 """
 
+# What the payers of credit buckets owe for what was spent, by the bucket's own terms; `net` is without tax.
+_SPENT_ON_CREDIT = f"""
+    SELECT 'receivable/' || payer AS code, currency AS unit, legal_entity_id, sum(gross) AS gross,
+        sum(div(2 * gross * net + net + tax, 2 * (net + tax))) AS net
+    FROM (SELECT b.*, div(2 * (net + tax) * spent + granted, 2 * granted) AS gross FROM ({_BUCKETS}) b
+          WHERE kind = 'credit') b
+    GROUP BY 1, 2, 3 HAVING sum(gross) > 0
+"""  # noqa: S608
+
+# The same as the transfers have it, with what was paid of it.
+_BOOKED_ON_CREDIT = """
+    SELECT code, unit, legal_entity_id, min(balance) AS balance, sum(amount) FILTER (WHERE NOT is_payment) AS gross,
+        coalesce(sum(amount) FILTER (WHERE other = 'revenue/tokens'), 0) AS net,
+        coalesce(-sum(amount) FILTER (WHERE is_payment), 0) AS paid
+    FROM (
+        SELECT a.code, a.unit, a.legal_entity_id, a.balance, o.code AS other, x.amount,
+            o.code = 'cash/clearing' OR o.code LIKE 'receivable/%' AS is_payment
+        FROM account a JOIN (
+            SELECT debit_account_id AS id, credit_account_id AS other_id, amount FROM transfer
+            UNION ALL
+            SELECT credit_account_id, debit_account_id, -amount FROM transfer) x ON x.id = a.id
+        JOIN account o ON o.id = x.other_id
+        WHERE a.code LIKE 'receivable/credit/%') legs
+    GROUP BY code, unit, legal_entity_id
+"""
+
 QUERIES = (
     Query(
         "debits equal credits",
@@ -137,18 +163,35 @@ QUERIES = (
         "contract liability = net price - revenue recognised",
         "SELECT count(*) FROM bucket",
         f"""SELECT id || ': liability ' || liability || ' of net ' || net FROM ({_BUCKETS}) b
-            WHERE liability <> net - div(2 * net * (spent + expired) + granted, 2 * granted)
+            WHERE liability <> CASE kind WHEN 'prepaid'
+                    THEN net - div(2 * net * (spent + expired) + granted, 2 * granted) ELSE 0 END
                 OR (available = 0 AND leased = 0 AND liability <> 0)""",  # noqa: S608
     ),
     Query(
-        "buckets have their sale",
+        "a credit agreement's receivable is the price of what was spent less what was paid",
+        "SELECT count(*) FROM bucket WHERE kind = 'credit'",
+        f"""SELECT coalesce(s.code, r.code) || ': spent for ' || coalesce(s.gross, 0) || ' (net ' || coalesce(s.net, 0)
+                || '), booked ' || coalesce(r.gross, 0) || ' (net ' || coalesce(r.net, 0) || ')'
+            FROM ({_SPENT_ON_CREDIT}) s FULL JOIN ({_BOOKED_ON_CREDIT}) r USING (code, unit, legal_entity_id)
+            WHERE (s.gross, s.net) IS DISTINCT FROM (r.gross, r.net)
+                OR r.balance <> r.gross - r.paid""",  # noqa: S608
+    ),
+    Query(
+        "buckets have their sale or grant",
         "SELECT count(*) FROM bucket",
         """SELECT b.id FROM bucket b WHERE NOT EXISTS (
-               SELECT FROM posting p WHERE p.kind = 'package_sold' AND p.event_id = 'order/' || b.order_id
-                   AND p.legal_entity_id = b.legal_entity_id)
+               SELECT FROM posting p WHERE p.legal_entity_id = b.legal_entity_id
+                   AND p.kind = CASE b.kind WHEN 'prepaid' THEN 'package_sold' ELSE 'credit_granted' END
+                   AND p.event_id = CASE b.kind WHEN 'prepaid' THEN 'order/' || b.order_id ELSE 'credit/' || b.id END)
            UNION ALL
            SELECT a.code FROM account a WHERE a.code LIKE 'bucket/%'
                AND NOT EXISTS (SELECT FROM bucket b WHERE b.id = split_part(a.code, '/', 2))""",
+    ),
+    Query(
+        "a billing account is served by one legal entity",
+        "SELECT count(DISTINCT billing_account_id) FROM bucket",
+        """SELECT billing_account_id FROM bucket GROUP BY billing_account_id
+           HAVING count(DISTINCT legal_entity_id) > 1""",
     ),
     Query(
         "leases: granted, returned and ended as the book says",

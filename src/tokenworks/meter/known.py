@@ -45,14 +45,16 @@ async def _buckets(conn: Connection, buckets: str) -> dict[str, SoldBucket]:
         """
         SELECT b.id, b.legal_entity_id, b.billing_account_id, b.unit, b.currency, b.net, b.granted,
             (SELECT coalesce(sum(a.balance), 0) FROM account a
-             WHERE a.code IN ('bucket/' || b.id || '/spent', 'bucket/' || b.id || '/expired')
-                AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id)
+             WHERE a.code IN ('bucket/' || b.id || '/spent',
+                    CASE b.kind WHEN 'prepaid' THEN 'bucket/' || b.id || '/expired' END)
+                AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id),
+            b.tax, CASE b.kind WHEN 'credit' THEN b.payer ELSE '' END
         FROM bucket b WHERE b.id = ANY(%s::text[])
         """,
         (buckets,),
     )
     return {
-        str(row[0]): SoldBucket(row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), int(row[7]))
+        str(row[0]): SoldBucket(*row[1:5], *(int(amount) for amount in row[5:9]), payer=row[9])
         for row in await cursor.fetchall()
     }
 

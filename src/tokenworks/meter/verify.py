@@ -123,8 +123,10 @@ QUERIES = (
         "revenue of charges sums to what was recognised, per posting",
         "SELECT count(*) FROM charge",
         _same_sums(
-            f"""SELECT posting_id, 'contract_liability/' || bucket_id AS debit, 'revenue/tokens' AS credit,
-                currency AS unit, revenue AS amount FROM ({_CHARGES}) c WHERE proven""",  # noqa: S608
+            f"""SELECT posting_id, CASE b.kind WHEN 'credit' THEN 'receivable/' || b.payer
+                    ELSE 'contract_liability/' || bucket_id END AS debit, 'revenue/tokens' AS credit,
+                c.currency AS unit, revenue AS amount
+                FROM ({_CHARGES}) c LEFT JOIN bucket b ON b.id = c.bucket_id WHERE proven""",  # noqa: S608
             f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE credit = 'revenue/tokens'",  # noqa: S608
         ),
     ),

@@ -96,6 +96,7 @@ CREATE TABLE bucket (
     net numeric(40, 0) NOT NULL CHECK (net >= 0),
     tax numeric(40, 0) NOT NULL CHECK (tax >= 0),
     currency text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('prepaid', 'credit')),
     payer text NOT NULL,
     offer_id text NOT NULL,
     order_id text NOT NULL,
