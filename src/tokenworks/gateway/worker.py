@@ -54,7 +54,7 @@ async def run(settings: Settings, listener: socket.socket, index: int, ready: Ca
 
 
 class Worker:
-    """One process's worth of gateway. `disk` is where its journals lie; tests and the simulation pass one that breaks."""
+    """One process's worth of gateway. `disk` is where its journals lie; tests pass one that breaks."""
 
     def __init__(self, settings: Settings, office: BusOffice, name: str, disk: Disk = _DISK) -> None:
         self._settings = settings
