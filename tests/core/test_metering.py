@@ -36,7 +36,9 @@ def closing(at: int, *charges: Charge, cost: int = 0) -> Closing:
 
 
 def run(entries: list[Entry], state: Known | None = None) -> Outcome:
-    return decide(Batch("j", 0, 900, 77, tuple(enumerate(entries))), state or known())
+    batch, state = Batch("j", 0, 900, 77, tuple(enumerate(entries))), state or known()
+    state.confirm(named(batch.entries))
+    return decide(batch, state)
 
 
 def moved(outcome: Outcome) -> dict[tuple[str, str, str], int]:
@@ -138,8 +140,9 @@ def test_a_lease_end_says_what_the_worker_claimed() -> None:
         [HEAD, HEAD],
         [opening(), closing(0, charge(-1))],
         [opening(), closing(0, cost=-1)],
+        [closing(1), opening()],
     ],
-    ids=["no opening", "second head", "negative charge", "negative cost"],
+    ids=["no opening", "second head", "negative charge", "negative cost", "closed before it is opened"],
 )
 def test_what_no_worker_writes(entries: list[Entry]) -> None:
     with pytest.raises(EntryFault):

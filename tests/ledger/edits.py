@@ -19,6 +19,9 @@ CHANGED = {
     "jsonb": """'["x"]'""",
     "bigint[]": "coalesce({0}, '{{}}') || 1::bigint",
     "text[]": "{0} || 'x'::text",
+    "reserved_part[]": "array_append({0}, NULL)",
+    "charge_line[]": "array_append({0}, NULL)",
+    "attempt_line[]": "array_append({0}, NULL)",
 }
 NUMBER = "coalesce({0}, 0) + 1"
 
@@ -62,7 +65,7 @@ async def _lift_guards(conn: Connection) -> None:
         """
         DO $$ DECLARE one record; BEGIN
             FOR one IN SELECT conrelid::regclass AS t, conname FROM pg_constraint
-                WHERE connamespace = 'public'::regnamespace AND contype IN ('p', 'u', 'c', 'f')
+                WHERE connamespace = 'public'::regnamespace AND contype IN ('p', 'u', 'c', 'f') AND coninhcount = 0
             LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', one.t, one.conname); END LOOP;
             FOR one IN SELECT attrelid::regclass AS t, attname FROM pg_attribute WHERE attidentity <> '' AND attnum > 0
             LOOP EXECUTE format('ALTER TABLE %s ALTER %I DROP IDENTITY', one.t, one.attname); END LOOP;

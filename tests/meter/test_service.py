@@ -46,10 +46,10 @@ async def test_a_database_that_is_away_takes_nothing_and_crashes_nothing(
     book = await used(database)
     metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
-        await conn.execute("ALTER TABLE charge RENAME TO away")
+        await conn.execute("ALTER TABLE usage_record RENAME TO away")
         reply = await metering.post(book.rest())
         assert (reply.posted_through, reply.fault.startswith("the ledger cannot post now")) == (0, True)
-        await conn.execute("ALTER TABLE away RENAME TO charge")
+        await conn.execute("ALTER TABLE away RENAME TO usage_record")
     assert await metering.post(book.rest()) == ShipReply(len(book.data))
 
 

@@ -26,7 +26,7 @@ Ending = Literal[
 ]
 
 
-class Head(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Head(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     """The first entry of every journal: whose it is."""
 
     journal_id: str
@@ -35,7 +35,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, tag=0):
     format: int = FORMAT
 
 
-class Reserved(msgspec.Struct, frozen=True, array_like=True):
+class Reserved(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A part of a request's reservation."""
 
     lease_id: int
@@ -44,7 +44,7 @@ class Reserved(msgspec.Struct, frozen=True, array_like=True):
     amount: int
 
 
-class Opening(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Opening(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Written before the first byte goes upstream: the request, its bound and the leases it reserved from."""
 
     request_id: str
@@ -59,7 +59,7 @@ class Opening(msgspec.Struct, frozen=True, array_like=True, tag=1):
     reserved: tuple[Reserved, ...]
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One try at one endpoint, with what it costs us. Times are durations since the request was opened."""
 
     endpoint_id: str
@@ -74,7 +74,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     ended_after_ns: int
 
 
-class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """How far a long stream has come; already rated, so that replay never rates."""
 
     opening: int
@@ -83,7 +83,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=2):
     attempts: tuple[Attempt, ...]
 
 
-class Closing(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Closing(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Written before the last byte is sent to the customer: what was used and what it costs, final.
 
     `opening` is the position of the opening entry. `tokens` is the basis of the charges; `reported` and `counted`
@@ -103,14 +103,14 @@ class Closing(msgspec.Struct, frozen=True, array_like=True, tag=3):
     first_token_after_ns: int
 
 
-class LeaseClose(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class LeaseClose(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """The worker gives a lease back: `remainder` of it was not charged. No entry after this one names the lease."""
 
     lease_id: int
     remainder: int
 
 
-class LeaseTaken(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class LeaseTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """The worker received a lease of `amount`. A successor needs it to give back what a dead worker did not charge.
 
     The rest lets a ledger that lost the grant (a failover, a restore) register the lease again: `sequence` and
@@ -125,14 +125,14 @@ class LeaseTaken(msgspec.Struct, frozen=True, array_like=True, tag=5):
     use_until_ns: int = 0
 
 
-class LeaseReturn(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class LeaseReturn(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """The worker gives a free part of a lease back and keeps the lease, because a running request needs the rest."""
 
     lease_id: int
     amount: int
 
 
-class Extension(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Extension(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """The reservation of a running stream grew: all its parts and its bound from now on, instead of the opening's."""
 
     opening: int

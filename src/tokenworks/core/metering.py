@@ -3,18 +3,22 @@
 Pure: entries and the state they refer to go in, rows and postings come out; `meter` carries them out in one
 transaction. Nothing is rated here: charges come final from the worker. What the ledger cannot confirm is never taken
 from the customer: a charge on a lease that has ended, or is not this account's, goes to `loss/unproven`.
+
+`named` goes through a batch before anything is known of the ledger: it refuses what no correct worker writes and says
+what to look up. `decide` goes through it once more; batches of several journals may share one `Standing`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from tokenworks.core import postings
-from tokenworks.core.journal import Attempt, Closing, Entry, Head, LeaseClose, Opening
+from tokenworks.core.journal import Closing, Entry, Head, LeaseClose, Opening
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.core.purse import Charge
 from tokenworks.core.sales import owed, recognised
+from tokenworks.core.usage import Tokens
 
 UNPROVEN_FLAG = "unproven"
 
@@ -23,14 +27,14 @@ class EntryFault(Exception):
     """Entries that no correct worker writes; the whole batch is refused, the text says why."""
 
 
-class OpenLease(msgspec.Struct, frozen=True):
+class OpenLease(msgspec.Struct, frozen=True, gc=False):
     """A lease that has not ended; `left` is what the ledger has on it."""
 
     bucket_id: str
     left: int
 
 
-class SoldBucket(msgspec.Struct, frozen=True):
+class SoldBucket(msgspec.Struct, frozen=True, gc=False):
     """A bucket's owner and price; `consumed` is what was spent or expired so far.
 
     Of a credit bucket `payer` says who owes for use, `net` and `tax` are of the whole limit, and `consumed` is what was
@@ -47,6 +51,12 @@ class SoldBucket(msgspec.Struct, frozen=True):
     tax: int = 0
     payer: str = ""
 
+    def earned(self, consumed: int) -> tuple[int, int]:
+        """The revenue of so much use, and the tax owed on it: none where it was paid before."""
+        if self.payer:
+            return owed(self.net, self.tax, consumed, self.granted)
+        return recognised(self.net, consumed, self.granted), 0
+
 
 class Known(msgspec.Struct, frozen=True):
     """What the ledger knows of the things that a batch names. `closed`: positions of openings already closed."""
@@ -56,6 +66,11 @@ class Known(msgspec.Struct, frozen=True):
     openings: Mapping[int, Opening]
     closed: frozenset[int] = frozenset()
 
+    def confirm(self, named: "Named") -> None:
+        """Raise `EntryFault` if a closing names no opening: before anything of its batch is decided."""
+        for position in sorted(named.openings - self.openings.keys() - self.closed):
+            raise EntryFault(f"a closing names no opening: there is none at {position}")
+
 
 class Named(msgspec.Struct, frozen=True):
     """What a batch names and the ledger must look up: leases, and openings of earlier batches."""
@@ -64,7 +79,7 @@ class Named(msgspec.Struct, frozen=True):
     openings: frozenset[int]
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """A charge with the revenue that it recognises; an unproven one takes nothing from anybody."""
 
     charge: Charge
@@ -73,7 +88,7 @@ class Line(msgspec.Struct, frozen=True):
     currency: str
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A request opened and closed. `position` is the opening's place in the journal and names the record."""
 
     position: int
@@ -84,7 +99,7 @@ class Record(msgspec.Struct, frozen=True):
     flags: tuple[str, ...]
 
 
-class LeaseEnd(msgspec.Struct, frozen=True):
+class LeaseEnd(msgspec.Struct, frozen=True, gc=False):
     """A lease given back: `remainder` goes back to the bucket; `claimed` is what the worker said was left."""
 
     lease_id: int
@@ -115,87 +130,130 @@ class Batch(msgspec.Struct, frozen=True):
     entries: tuple[tuple[int, Entry], ...]
 
 
+class Standing:
+    """What leases and buckets have left while batches are decided, one after another, within one transaction."""
+
+    def __init__(self, leases: Mapping[int, OpenLease], buckets: Mapping[str, SoldBucket]) -> None:
+        self.buckets = buckets
+        self.bucket_of = {lease_id: lease.bucket_id for lease_id, lease in leases.items()}
+        self._left = {lease_id: lease.left for lease_id, lease in leases.items()}
+        self._used: dict[str, tuple[int, int, int]] = {}  # consumed so far, and revenue and tax of it
+
+    def take(self, opening: Opening, charge: Charge) -> SoldBucket | None:
+        """Take a charge from its lease, if the ledger can confirm that this account leased it and enough is left."""
+        left = self._left.get(charge.lease_id)
+        if left is None or left < charge.amount or self.bucket_of[charge.lease_id] != charge.bucket_id:
+            return None
+        bucket = self.buckets[charge.bucket_id]
+        if (
+            bucket.billing_account_id != opening.billing_account_id
+            or bucket.legal_entity_id != opening.legal_entity_id
+            or bucket.unit != charge.unit
+        ):
+            return None
+        self._left[charge.lease_id] = left - charge.amount
+        return bucket
+
+    def earn(self, bucket_id: str, amount: int) -> tuple[int, int]:
+        """The revenue that this much more of a bucket recognises, and the tax that is owed for it."""
+        bucket = self.buckets[bucket_id]
+        used = self._used.get(bucket_id)
+        consumed, net_before, tax_before = used or (bucket.consumed, *bucket.earned(bucket.consumed))
+        consumed += amount
+        net, tax = bucket.earned(consumed)
+        self._used[bucket_id] = (consumed, net, tax)
+        return net - net_before, tax - tax_before
+
+    def end(self, lease_id: int) -> int | None:
+        """End a lease; gives what was left, or None if it had ended before."""
+        return self._left.pop(lease_id, None)
+
+
 def named(entries: Iterable[tuple[int, Entry]]) -> Named:
-    """What to look up before deciding."""
+    """What to look up before deciding; raises `EntryFault` for entries that no correct worker writes."""
     leases: set[int] = set()
     opened: set[int] = set()
-    closed: set[int] = set()
+    earlier: set[int] = set()
     for position, entry in entries:
         if isinstance(entry, Closing):
-            closed.add(entry.opening)
-            leases.update(charge.lease_id for charge in entry.charges)
+            if entry.opening >= position:
+                raise EntryFault(f"the closing at {position} names no opening before it, but {entry.opening}")
+            if entry.opening not in opened:
+                earlier.add(entry.opening)
+            leases.update([charge.lease_id for charge in entry.charges])
+            _check(position, entry)
         elif isinstance(entry, Opening):
             opened.add(position)
         elif isinstance(entry, LeaseClose):
             leases.add(entry.lease_id)
-    return Named(frozenset(leases), frozenset(closed - opened))
+        elif isinstance(entry, Head) and position > 0:
+            raise EntryFault(f"a second head at {position}")
+    return Named(frozenset(leases), frozenset(earlier))
 
 
-def decide(batch: Batch, known: Known) -> Outcome:
-    """Go through the entries in their order; raises `EntryFault` for what no correct worker writes."""
-    sheet = _Sheet(known)
+def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outcome:
+    """Go through the entries in their order; they were seen by `named`, and `known` confirms what they name."""
+    sheet = _Sheet(known, standing or Standing(known.leases, known.buckets))
     for position, entry in batch.entries:
-        match entry:
-            case Opening():
-                sheet.open(position, entry)
-            case Closing():
-                sheet.close(position, entry)
-            case LeaseClose():
-                sheet.end_lease(entry)
-            case Head() if position > 0:
-                raise EntryFault(f"a second head at {position}")
-            case _:
-                pass  # the first head was checked at the door; checkpoints matter to the worker's successor only
+        if isinstance(entry, Closing):
+            sheet.close(position, entry)
+        elif isinstance(entry, Opening):
+            sheet.opened[position] = entry
+        elif isinstance(entry, LeaseClose):
+            sheet.end_lease(entry)
+        # The head was checked at the door; checkpoints and leases taken matter to the worker's successor only.
     return sheet.outcome(batch)
 
 
 class _Sheet:
-    """The state of leases, buckets and sums while the entries of one batch are gone through."""
+    """The records and sums of one batch while its entries are gone through."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, standing: Standing) -> None:
+        self.opened: dict[int, Opening] = {}
         self._known = known
-        self._left = {lease_id: lease.left for lease_id, lease in known.leases.items()}
-        self._consumed = {bucket_id: bucket.consumed for bucket_id, bucket in known.buckets.items()}
-        self._sums: defaultdict[str, Counter[tuple[str, str, str]]] = defaultdict(Counter)
-        self._opened: dict[int, Opening] = {}
+        self._standing = standing
         self._closed = set(known.closed)
         self._records: list[Record] = []
         self._ends: list[LeaseEnd] = []
         self._repeats = 0
         self._unproven = 0
-
-    def open(self, position: int, opening: Opening) -> None:
-        self._opened[position] = opening
+        # Sums of what moves, by what tells it apart: texts of accounts are made once for each, at the end.
+        self._spent: Counter[tuple[int, str]] = Counter()
+        self._earned: Counter[str] = Counter()
+        self._taxed: Counter[str] = Counter()
+        self._lost: Counter[tuple[str, str]] = Counter()
+        self._costs: Counter[tuple[str, str, str]] = Counter()
 
     def close(self, position: int, closing: Closing) -> None:
-        if closing.opening in self._closed:
+        place = closing.opening
+        if place in self._closed:
             self._repeats += 1
             return
-        opening = self._opened.get(closing.opening) or self._known.openings.get(closing.opening)
+        opening = self.opened.get(place) or self._known.openings.get(place)
         if opening is None:
-            raise EntryFault(f"the closing at {position} names no opening: there is none at {closing.opening}")
-        self._closed.add(closing.opening)
-        lines = tuple([self._charge(position, opening, charge) for charge in closing.charges])
+            raise EntryFault(f"the closing at {position} names no opening: there is none at {place}")
+        self._closed.add(place)
+        lines = tuple([self._charge(opening, charge) for charge in closing.charges])
+        entity = opening.legal_entity_id
         for attempt in closing.attempts:
-            self._cost(position, opening, attempt)
-        flags = closing.flags if all(line.proven for line in lines) else (*closing.flags, UNPROVEN_FLAG)
-        self._records.append(Record(closing.opening, position, opening, closing, lines, flags))
+            self._costs[entity, attempt.supplier_id, attempt.currency] += attempt.cost
+        flags = closing.flags
+        for line in lines:
+            if not line.proven:
+                flags = (*closing.flags, UNPROVEN_FLAG)
+        self._records.append(Record(place, position, opening, closing, lines, flags))
 
     def end_lease(self, close: LeaseClose) -> None:
         """A lease that has ended already, reclaimed for example, is not given back a second time."""
-        left = self._left.pop(close.lease_id, None)
-        if left is None:
-            return
-        bucket_id = self._known.leases[close.lease_id].bucket_id
-        bucket = self._known.buckets[bucket_id]
-        source, target = postings.lease(close.lease_id), postings.available(bucket_id)
-        self._sums[bucket.legal_entity_id][source, target, bucket.unit] += left
-        self._ends.append(LeaseEnd(close.lease_id, bucket.legal_entity_id, left, close.remainder))
+        left = self._standing.end(close.lease_id)
+        if left is not None:
+            bucket = self._standing.buckets[self._standing.bucket_of[close.lease_id]]
+            self._ends.append(LeaseEnd(close.lease_id, bucket.legal_entity_id, left, close.remainder))
 
     def outcome(self, batch: Batch) -> Outcome:
-        waiting = [(place, opening) for place, opening in self._opened.items() if place not in self._closed]
+        waiting = [(place, opening) for place, opening in self.opened.items() if place not in self._closed]
         return Outcome(
-            opened=tuple(self._opened.items()),
+            opened=tuple(self.opened.items()),
             waiting=tuple(waiting),
             records=tuple(self._records),
             lease_ends=tuple(self._ends),
@@ -204,63 +262,87 @@ class _Sheet:
             unproven=self._unproven,
         )
 
-    def _charge(self, position: int, opening: Opening, charge: Charge) -> Line:
-        if charge.amount < 0 or min(charge.tokens.each()) < 0:
-            raise EntryFault(f"the closing at {position} has a negative charge")
-        sums = self._sums[opening.legal_entity_id]
-        bucket = self._charged_bucket(opening, charge)
+    def _charge(self, opening: Opening, charge: Charge) -> Line:
+        amount = charge.amount
+        bucket = self._standing.take(opening, charge)
         if bucket is None:
             self._unproven += 1
-            sums[postings.LOSS_UNPROVEN, postings.UNPROVEN, charge.unit] += charge.amount
-            return Line(charge, proven=False, revenue=0, currency="")
-        self._left[charge.lease_id] -= charge.amount
-        sums[postings.lease(charge.lease_id), postings.spent(charge.bucket_id), charge.unit] += charge.amount
-        revenue = self._recognise(sums, charge.bucket_id, bucket, charge.amount)
-        return Line(charge, proven=True, revenue=revenue, currency=bucket.currency)
+            self._lost[opening.legal_entity_id, charge.unit] += amount
+            return Line(charge, False, 0, "")
+        revenue, tax = self._standing.earn(charge.bucket_id, amount)
+        self._spent[charge.lease_id, charge.bucket_id] += amount
+        self._earned[charge.bucket_id] += revenue
+        if tax:
+            self._taxed[charge.bucket_id] += tax
+        return Line(charge, True, revenue, bucket.currency)
 
-    def _charged_bucket(self, opening: Opening, charge: Charge) -> SoldBucket | None:
-        """The bucket, if the ledger can confirm that this account leased it and that the lease still holds enough."""
-        left = self._left.get(charge.lease_id)
-        if left is None or left < charge.amount or self._known.leases[charge.lease_id].bucket_id != charge.bucket_id:
-            return None
-        bucket = self._known.buckets[charge.bucket_id]
-        owner = (bucket.legal_entity_id, bucket.billing_account_id, bucket.unit)
-        return bucket if owner == (opening.legal_entity_id, opening.billing_account_id, charge.unit) else None
-
-    def _recognise(self, sums: Counter[tuple[str, str, str]], bucket_id: str, bucket: SoldBucket, amount: int) -> int:
-        """The revenue of spending this; of a credit bucket its payer owes it from now on, and the tax on it."""
-        before = self._consumed[bucket_id]
-        after = self._consumed[bucket_id] = before + amount
-        if not bucket.payer:
-            revenue = recognised(bucket.net, after, bucket.granted) - recognised(bucket.net, before, bucket.granted)
-            sums[postings.liability(bucket_id), postings.REVENUE_TOKENS, bucket.currency] += revenue
-            return revenue
-        net_before, tax_before = owed(bucket.net, bucket.tax, before, bucket.granted)
-        net, tax = owed(bucket.net, bucket.tax, after, bucket.granted)
-        receivable = postings.receivable(bucket.payer)
-        sums[receivable, postings.REVENUE_TOKENS, bucket.currency] += net - net_before
-        sums[receivable, postings.TAX_OUTPUT, bucket.currency] += tax - tax_before
-        return net - net_before
-
-    def _cost(self, position: int, opening: Opening, attempt: Attempt) -> None:
-        if attempt.cost < 0:
-            raise EntryFault(f"the closing at {position} has a negative cost")
-        key = (postings.cost(attempt.supplier_id), postings.payable(attempt.supplier_id), attempt.currency)
-        self._sums[opening.legal_entity_id][key] += attempt.cost
-
-    def _postings(self, batch: Batch) -> Iterable[Posting]:
+    def _postings(self, batch: Batch) -> Iterator[Posting]:
         """One per legal entity that anything moved for. It is used when its latest record was closed."""
         used_at: dict[str, int] = {}
         for record in self._records:
-            entity = record.opening.legal_entity_id
-            used_at[entity] = max(used_at.get(entity, 0), record.closing.closed_at_ns)
+            entity, closed_at_ns = record.opening.legal_entity_id, record.closing.closed_at_ns
+            if closed_at_ns > used_at.get(entity, 0):
+                used_at[entity] = closed_at_ns
         detail: dict[str, str | int] = {
             "journal": batch.journal_id,
             "from": batch.from_position,
             "through": batch.through_position,
         }
-        for entity in sorted(self._sums):
-            transfers = tuple(Transfer(*key, amount) for key, amount in sorted(self._sums[entity].items()) if amount)
-            if transfers:
-                event = f"journal/{batch.journal_id}/{batch.through_position}/{entity}"
-                yield Posting("usage_posted", event, entity, used_at.get(entity, batch.at_ns), transfers, detail)
+        moved: defaultdict[str, list[Transfer]] = defaultdict(list)
+        for entity, transfer in self._transfers():
+            if transfer.amount:
+                moved[entity].append(transfer)
+        for entity in sorted(moved):
+            transfers = sorted(moved[entity], key=_order)
+            event = f"journal/{batch.journal_id}/{batch.through_position}/{entity}"
+            at_ns = used_at.get(entity, batch.at_ns)
+            yield Posting("usage_posted", event, entity, at_ns, tuple(transfers), detail)
+
+    def _transfers(self) -> Iterator[tuple[str, Transfer]]:
+        """Each net sum with its legal entity."""
+        buckets = self._standing.buckets
+        for (lease_id, bucket_id), amount in self._spent.items():
+            bucket = buckets[bucket_id]
+            source, target = postings.lease(lease_id), postings.spent(bucket_id)
+            yield bucket.legal_entity_id, Transfer(source, target, bucket.unit, amount)
+        for bucket_id, revenue in self._earned.items():
+            bucket = buckets[bucket_id]
+            source = postings.receivable(bucket.payer) if bucket.payer else postings.liability(bucket_id)
+            yield bucket.legal_entity_id, Transfer(source, postings.REVENUE_TOKENS, bucket.currency, revenue)
+        for bucket_id, tax in self._taxed.items():
+            bucket = buckets[bucket_id]
+            source = postings.receivable(bucket.payer)
+            yield bucket.legal_entity_id, Transfer(source, postings.TAX_OUTPUT, bucket.currency, tax)
+        for end in self._ends:
+            bucket_id = self._standing.bucket_of[end.lease_id]
+            source, target = postings.lease(end.lease_id), postings.available(bucket_id)
+            yield end.legal_entity_id, Transfer(source, target, buckets[bucket_id].unit, end.remainder)
+        for (entity, unit), amount in self._lost.items():
+            yield entity, Transfer(postings.LOSS_UNPROVEN, postings.UNPROVEN, unit, amount)
+        for (entity, supplier_id, currency), amount in self._costs.items():
+            yield entity, Transfer(postings.cost(supplier_id), postings.payable(supplier_id), currency, amount)
+
+
+def _check(position: int, closing: Closing) -> None:
+    if _below_zero(closing.tokens):
+        raise EntryFault(f"the closing at {position} has negative tokens")
+    for charge in closing.charges:
+        if charge.amount < 0 or _below_zero(charge.tokens):
+            raise EntryFault(f"the closing at {position} has a negative charge")
+    for attempt in closing.attempts:
+        if attempt.cost < 0 or _below_zero(attempt.tokens):
+            raise EntryFault(f"the closing at {position} has a negative cost")
+
+
+def _below_zero(tokens: Tokens) -> bool:
+    return (
+        tokens.input < 0
+        or tokens.output < 0
+        or tokens.cached_input < 0
+        or tokens.cache_write < 0
+        or tokens.reasoning < 0
+    )
+
+
+def _order(transfer: Transfer) -> tuple[str, str, str]:
+    return transfer.debit, transfer.credit, transfer.unit

@@ -13,7 +13,7 @@ import msgspec
 Side = Literal["debit", "credit"]
 
 
-class Transfer(msgspec.Struct, frozen=True, array_like=True):
+class Transfer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`amount` > 0 of `unit` from the credit account to the debit account, in the bookkeeping sense."""
 
     debit: str

@@ -57,7 +57,7 @@ class Reservation(msgspec.Struct, frozen=True):
         return Need(self.need.input_max - self.short.input_max, self.need.output_max - self.short.output_max)
 
 
-class Charge(msgspec.Struct, frozen=True, array_like=True):
+class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One line of a record: these tokens at this tariff version cost this amount of this bucket through this lease."""
 
     lease_id: int

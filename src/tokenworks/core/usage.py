@@ -9,7 +9,7 @@ import msgspec
 CLASSES = ("input", "cached_input", "cache_write", "output", "reasoning")
 
 
-class Tokens(msgspec.Struct, frozen=True, array_like=True):
+class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Disjoint token counts, each ≥ 0: three of what the model read, two of what it wrote."""
 
     input: int = 0

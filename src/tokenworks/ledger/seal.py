@@ -1,14 +1,23 @@
 """Seals: every writing transaction adds one link to a chain of digests over all rows that it added.
 
 A stream (`lease`, `meter`, `shop`, …) is one chain. The transaction locks the stream's head first, so that `seq` is
-the order of commits within the stream and `{stream: seq}` is a consistent cut. Columns are listed explicitly and the
-same expression serves writing and verifying: a column added later changes no digest. A row carries its stream and seq
+the order of commits within the stream and `{stream: seq}` is a consistent cut. Columns are listed explicitly and
+writing and verifying take the same ones: a column added later changes no digest. A row carries its stream and seq
 through column defaults that read two settings of the transaction, so a row cannot be added unsealed by oversight.
+
+The digest of a table is taken in one of two ways. Rows of most tables are hashed by the database when the transaction
+ends. Rows of the numerous ones (`copied`) are hashed here while `copy` sends them, as the text that the database would
+give of them: they need no index by seal, and the database need not write their text. A row of such a table added in
+any other way is found, because no digest knows it.
 
 What this cannot find is somebody who rewrites the end of a chain completely; for that a digest must be kept elsewhere.
 """
 
 import hashlib
+from collections.abc import Iterable
+from itertools import islice
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 from psycopg import AsyncConnection
@@ -17,17 +26,22 @@ from psycopg.rows import TupleRow
 Connection = AsyncConnection[TupleRow]
 
 GENESIS = ""
+# Rows in one piece of a copy: while the database takes one in, the next is made.
+_ROWS_AT_ONCE = 256
 
 
 class SealedTable(msgspec.Struct, frozen=True):
-    """A table whose rows are never edited: the columns under seal, and those that order its rows.
+    """A table whose rows are never edited: the columns under seal, and those that order the rows of one seal.
 
-    Mutable caches and `stream` and `seq` themselves are not listed: a row moved to another seal breaks both.
+    Mutable caches and `stream` and `seq` themselves are not listed: a row moved to another seal breaks both. `copied`
+    tables are written by `copy` only. `follows_seal`: ordering by the key alone keeps the rows of a seal together.
     """
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    copied: bool = False
+    follows_seal: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -36,6 +50,32 @@ class Head(msgspec.Struct, frozen=True):
     stream: str
     seq: int
     previous: str
+
+
+class _Digest(Protocol):
+    """A digest under way."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Sending:
+    """A transaction that will end with a seal, and the rows copied in it so far, by table."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.copied: dict[str, _Digest] = {}
+
+
+# What such a transaction reads and changes it names by keys: nested loops over sorted keys lock rows in that order, and
+# old statistics must not make it read whole tables. Whoever adds up tables in one sets these back.
+_BEGIN = """
+    SELECT set_config('tokenworks.stream', %s, true), set_config('tokenworks.seq', %s, true),
+        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+        set_config('enable_seqscan', 'off', true)
+"""
+
+_sending: WeakKeyDictionary[Connection, _Sending] = WeakKeyDictionary()
 
 
 async def begin(conn: Connection, stream: str) -> Head:
@@ -49,16 +89,42 @@ async def begin(conn: Connection, stream: str) -> Head:
     if row is None:
         raise LookupError(f"the stream {stream} has no head")
     head = Head(stream, int(row[0]) + 1, str(row[1]))
-    await conn.execute(
-        "SELECT set_config('tokenworks.stream', %s, true), set_config('tokenworks.seq', %s, true)",
-        (stream, str(head.seq)),
-    )
+    await conn.execute(_BEGIN, (stream, str(head.seq)))
+    _sending[conn] = _Sending(head)
     return head
+
+
+def head_of(conn: Connection) -> Head:
+    """The link that the transaction on this connection will add."""
+    return _sending[conn].head
+
+
+async def copy(conn: Connection, table: SealedTable, rows: Iterable[str]) -> None:
+    """Add rows to a copied table and to the transaction's seal.
+
+    Each row is the text of the table's columns as `ledger.copied` writes them, with tabs between; over all calls of a
+    transaction they come in the order of the table's key. Rows are made while the database takes those before.
+    """
+    sending = _sending[conn]
+    prefix = f"{sending.head.stream}\t{sending.head.seq}\t"
+    between, rows = f"\n{prefix}", iter(rows)
+    piece = list(islice(rows, _ROWS_AT_ONCE))
+    if not piece:
+        return
+    digest = sending.copied.setdefault(table.name, hashlib.sha256())
+    statement = f"COPY {table.name} (stream, seq, {', '.join(table.columns)}) FROM STDIN (ENCODING 'UTF8')"
+    async with conn.cursor() as cursor, cursor.copy(statement.encode()) as sent:
+        while piece:
+            data = f"{prefix}{between.join(piece)}\n".encode()
+            digest.update(data)
+            await sent.write(data)
+            piece = list(islice(rows, _ROWS_AT_ONCE))
 
 
 async def end(conn: Connection, head: Head, at_ns: int, tables: tuple[SealedTable, ...]) -> None:
     """Seal what the transaction added to these tables; if it added nothing there is nothing to seal."""
     parts = await _parts(conn, head, tables)
+    parts |= {name: digest.hexdigest() for name, digest in _sending.pop(conn).copied.items()}
     if not parts:
         return
     sealed = digest(head, at_ns, parts)
@@ -96,11 +162,12 @@ async def _locked_head(conn: Connection, stream: str) -> TupleRow | None:
 
 
 async def _parts(conn: Connection, head: Head, tables: tuple[SealedTable, ...]) -> dict[str, str]:
-    """Digests of the added rows, by table; a table without any is left out."""
+    """Digests of the added rows that the database hashes, by table; a table without any is left out."""
     selects = [
         f"SELECT '{table.name}', {rows_digest(table)} FROM {table.name}"  # noqa: S608 - names from the registry
         f" WHERE stream = %(stream)s AND seq = %(seq)s HAVING count(*) > 0"
         for table in tables
+        if not table.copied
     ]
     cursor = await conn.execute(" UNION ALL ".join(selects).encode(), {"stream": head.stream, "seq": head.seq})
     return {str(name): str(part) for name, part in await cursor.fetchall()}

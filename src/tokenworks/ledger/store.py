@@ -6,21 +6,22 @@ then account rows in the order of their ids.
 """
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from operator import itemgetter
 
 import msgspec
 
 from tokenworks.base.database import Pool
 from tokenworks.core.postings import Posting, normal_side
-from tokenworks.ledger import seal
-from tokenworks.ledger.arrays import flags, numbers, texts
-from tokenworks.ledger.faults import EventConflict, LedgerFault, Overdrawn
+from tokenworks.ledger import accounts, seal
+from tokenworks.ledger.accounts import Key
+from tokenworks.ledger.arrays import numbers, texts
+from tokenworks.ledger.copied import remembered
+from tokenworks.ledger.faults import EventConflict, LedgerFault
 from tokenworks.ledger.seal import Connection, SealedTable
-from tokenworks.ledger.tables import SEALED
-
-Key = tuple[str, str, str]  # legal entity, code, unit
+from tokenworks.ledger.tables import SEALED, TRANSFER
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -28,13 +29,6 @@ class Posted(msgspec.Struct, frozen=True):
 
     id: int
     fresh: bool
-
-
-class Account(msgspec.Struct, frozen=True):
-    """A locked account row."""
-
-    id: int
-    balance: int
 
 
 @asynccontextmanager
@@ -67,29 +61,21 @@ async def post_all(conn: Connection, postings: Sequence[Posting], at_ns: int) ->
     """
     if not postings:
         return []
-    for posting in postings:
-        _check(posting)
+    changes = _changes(postings)
     posted = await _insert_postings(conn, postings, at_ns)
     fresh = [posting for posting, done in zip(postings, posted, strict=True) if done.fresh]
-    if fresh:
+    if len(fresh) < len(postings):
         changes = _changes(fresh)
-        accounts = await _lock_accounts(conn, sorted(changes))
-        await _insert_transfers(conn, [done.id for done in posted if done.fresh], fresh, accounts)
-        await _change_balances(conn, changes, accounts)
+    if fresh:
+        ids = await accounts.open_all(conn, changes)
+        await _copy_transfers(conn, [done.id for done in posted if done.fresh], fresh, ids)
+        await accounts.change(conn, ids, changes)
     return posted
 
 
 def body_digest(posting: Posting) -> str:
     """What makes two postings of the same event the same."""
     return hashlib.sha256(msgspec.json.encode(posting, order="deterministic")).hexdigest()
-
-
-def _check(posting: Posting) -> None:
-    if not posting.transfers:
-        raise LedgerFault(f"{posting.event_id} moves nothing")
-    for transfer in posting.transfers:
-        if transfer.amount <= 0 or transfer.debit == transfer.credit:
-            raise LedgerFault(f"{posting.event_id}: {transfer} is no transfer")
 
 
 async def _insert_postings(conn: Connection, postings: Sequence[Posting], at_ns: int) -> list[Posted]:
@@ -135,98 +121,31 @@ async def _posted_before(conn: Connection, digests: dict[str, str]) -> dict[str,
     return posted
 
 
-async def _lock_accounts(conn: Connection, keys: list[Key]) -> dict[Key, Account]:
-    missing = set(keys) - await _existing(conn, keys)
-    if missing:
-        await _create(conn, sorted(missing))
-    cursor = await conn.execute(
-        """
-        SELECT legal_entity_id, code, unit, id, balance
-        FROM account JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k (legal_entity_id, code, unit)
-            USING (legal_entity_id, code, unit)
-        ORDER BY id FOR NO KEY UPDATE OF account
-        """,
-        _columns(keys),
-    )
-    return {(row[0], row[1], row[2]): Account(int(row[3]), int(row[4])) for row in await cursor.fetchall()}
-
-
-async def _existing(conn: Connection, keys: list[Key]) -> set[Key]:
-    cursor = await conn.execute(
-        """
-        SELECT legal_entity_id, code, unit
-        FROM account JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k (legal_entity_id, code, unit)
-            USING (legal_entity_id, code, unit)
-        """,
-        _columns(keys),
-    )
-    return {(row[0], row[1], row[2]) for row in await cursor.fetchall()}
-
-
-async def _create(conn: Connection, keys: list[Key]) -> None:
-    """Add accounts that do not exist; another transaction may be adding the same ones."""
-    await conn.execute(
-        """
-        INSERT INTO account (legal_entity_id, code, unit, debit_normal)
-        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[])
-        ON CONFLICT (code, unit, legal_entity_id) DO NOTHING
-        """,
-        (*_columns(keys), flags(normal_side(code) == "debit" for _, code, _ in keys)),
-    )
-
-
-async def _insert_transfers(
-    conn: Connection, ids: list[int], postings: Sequence[Posting], accounts: dict[Key, Account]
+async def _copy_transfers(
+    conn: Connection, ids: list[int], postings: Sequence[Posting], accounts: dict[Key, int]
 ) -> None:
-    rows = [
-        (number, posting.legal_entity_id, transfer)
-        for number, posting in zip(ids, postings, strict=True)
-        for transfer in posting.transfers
-    ]
-    await conn.execute(
-        """
-        INSERT INTO transfer (posting_id, debit_account_id, credit_account_id, unit, amount)
-        SELECT posting_id, debit_account_id, credit_account_id, unit, amount
-        FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::numeric[])
-            WITH ORDINALITY AS t (posting_id, debit_account_id, credit_account_id, unit, amount, place)
-        ORDER BY place
-        """,
-        (
-            numbers(number for number, _, _ in rows),
-            numbers(accounts[entity, transfer.debit, transfer.unit].id for _, entity, transfer in rows),
-            numbers(accounts[entity, transfer.credit, transfer.unit].id for _, entity, transfer in rows),
-            texts(transfer.unit for _, _, transfer in rows),
-            numbers(transfer.amount for _, _, transfer in rows),
-        ),
-    )
+    """Add the transfers in the order of their postings' ids, as the seal has them."""
+    lines: list[str] = []
+    for number, posting in sorted(zip(ids, postings, strict=True), key=itemgetter(0)):
+        entity = posting.legal_entity_id
+        for ordinal, transfer in enumerate(posting.transfers):
+            unit = transfer.unit
+            debit, credit = accounts[entity, transfer.debit, unit], accounts[entity, transfer.credit, unit]
+            lines.append(f"{number}\t{ordinal}\t{debit}\t{credit}\t{remembered[unit]}\t{transfer.amount}")
+    await seal.copy(conn, TRANSFER, lines)
 
 
-async def _change_balances(conn: Connection, changes: Counter[Key], accounts: dict[Key, Account]) -> None:
-    for key, change in changes.items():
-        if accounts[key].balance + change < 0:
-            raise Overdrawn(key[1])
-    await conn.execute(
-        """
-        UPDATE account SET balance = balance + change
-        FROM unnest(%s::bigint[], %s::numeric[]) AS c (account_id, change)
-        WHERE id = account_id
-        """,
-        (numbers(accounts[key].id for key in changes), numbers(changes.values())),
-    )
-
-
-def _changes(postings: Iterable[Posting]) -> Counter[Key]:
-    """The net change of each account touched, on its normal side."""
-    changes: Counter[Key] = Counter()
+def _changes(postings: Iterable[Posting]) -> dict[Key, int]:
+    """The net change of each account touched, on its normal side. A posting that is none is a fault."""
+    debited: defaultdict[Key, int] = defaultdict(int)
     for posting in postings:
+        if not posting.transfers:
+            raise LedgerFault(f"{posting.event_id} moves nothing")
+        entity = posting.legal_entity_id
         for transfer in posting.transfers:
-            debit_grows, credit_grows = normal_side(transfer.debit) == "debit", normal_side(transfer.credit) == "credit"
-            debit = (posting.legal_entity_id, transfer.debit, transfer.unit)
-            credit = (posting.legal_entity_id, transfer.credit, transfer.unit)
-            changes[debit] += transfer.amount if debit_grows else -transfer.amount
-            changes[credit] += transfer.amount if credit_grows else -transfer.amount
-    return changes
-
-
-def _columns(keys: list[Key]) -> tuple[str, str, str]:
-    return texts(key[0] for key in keys), texts(key[1] for key in keys), texts(key[2] for key in keys)
+            amount, unit = transfer.amount, transfer.unit
+            if amount <= 0 or transfer.debit == transfer.credit:
+                raise LedgerFault(f"{posting.event_id}: {transfer} is no transfer")
+            debited[entity, transfer.debit, unit] += amount
+            debited[entity, transfer.credit, unit] -= amount
+    return {key: net if normal_side(key[1]) == "debit" else -net for key, net in debited.items()}

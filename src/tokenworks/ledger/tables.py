@@ -2,6 +2,13 @@
 
 from tokenworks.ledger.seal import SealedTable
 
+TRANSFER = SealedTable(
+    "transfer",
+    ("posting_id", "ordinal", "debit_account_id", "credit_account_id", "unit", "amount"),
+    ("posting_id", "ordinal"),
+    copied=True,
+)
+
 SEALED = (
     SealedTable("account", ("id", "legal_entity_id", "code", "unit", "debit_normal"), ("id",)),
     SealedTable(
@@ -9,7 +16,7 @@ SEALED = (
         ("id", "kind", "event_id", "body_digest", "legal_entity_id", "at_ns", "used_at_ns", "detail"),
         ("id",),
     ),
-    SealedTable("transfer", ("id", "posting_id", "debit_account_id", "credit_account_id", "unit", "amount"), ("id",)),
+    TRANSFER,
     SealedTable(
         "bucket",
         (

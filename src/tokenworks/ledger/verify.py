@@ -133,7 +133,7 @@ QUERIES = (
     Query(
         "transfers belong to their posting",
         "SELECT count(*) FROM transfer",
-        """SELECT 'transfer ' || t.id FROM transfer t
+        """SELECT 'transfer ' || t.posting_id || '/' || t.ordinal FROM transfer t
            LEFT JOIN posting p ON p.id = t.posting_id
            LEFT JOIN account d ON d.id = t.debit_account_id
            LEFT JOIN account c ON c.id = t.credit_account_id
@@ -146,6 +146,12 @@ QUERIES = (
         "SELECT count(*) FROM posting",
         """SELECT 'posting ' || p.id || ' ' || p.event_id FROM posting p
            WHERE NOT EXISTS (SELECT FROM transfer t WHERE t.posting_id = p.id)""",
+    ),
+    Query(
+        "a posting's transfers are numbered",
+        "SELECT count(*) FROM transfer",
+        """SELECT 'posting ' || posting_id FROM transfer GROUP BY posting_id
+           HAVING (min(ordinal), max(ordinal), count(DISTINCT ordinal)) <> (0, count(*) - 1, count(*))""",
     ),
     Query(
         "an event is posted once",

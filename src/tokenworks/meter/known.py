@@ -1,82 +1,113 @@
-"""What the ledger knows of the leases, buckets and openings that a batch names, read under the right locks."""
+"""What the ledger knows of the leases, buckets and openings that batches name, read under the right locks."""
+
+from collections.abc import Collection
 
 import msgspec
 
+from tokenworks.core import postings
 from tokenworks.core.journal import Opening, Reserved
 from tokenworks.core.metering import Known, Named, OpenLease, SoldBucket
-from tokenworks.ledger.arrays import numbers, texts
+from tokenworks.ledger import accounts
+from tokenworks.ledger.arrays import numbers
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter.tables import OPENING_COLUMNS
 
+Shared = tuple[dict[int, OpenLease], dict[str, SoldBucket]]
 
-async def look_up(conn: Connection, journal_id: str, named: Named) -> Known:
-    """Lock the buckets of the named leases, so that nobody else spends, expires or reclaims, and read the state."""
-    leases = numbers(sorted(named.leases))
+
+async def look_up(conn: Connection, lease_ids: Collection[int]) -> Shared:
+    """Open leases and their buckets, by id. The buckets are locked, so that nobody else spends, expires or reclaims."""
+    if not lease_ids:
+        return {}, {}
+    named = numbers(sorted(lease_ids))
     cursor = await conn.execute(
         """
-        SELECT id FROM bucket WHERE id IN (SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[]))
+        SELECT id, legal_entity_id, billing_account_id, unit, currency, net, granted, tax,
+            CASE kind WHEN 'credit' THEN payer ELSE '' END
+        FROM bucket
+        WHERE id IN (SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[]))
         ORDER BY id FOR NO KEY UPDATE
         """,
-        (leases,),
+        (named,),
     )
-    buckets = texts(str(row[0]) for row in await cursor.fetchall())
-    openings = list(named.openings)
-    return Known(
-        leases=await _leases(conn, leases),
-        buckets=await _buckets(conn, buckets),
-        openings=await _openings(conn, journal_id, openings),
-        closed=await _closed(conn, journal_id, openings),
-    )
-
-
-async def _leases(conn: Connection, leases: str) -> dict[int, OpenLease]:
-    cursor = await conn.execute(
-        """
-        SELECT l.id, l.bucket_id, a.balance FROM lease l JOIN account a ON a.code = 'lease/' || l.id
-        WHERE l.id = ANY(%s::bigint[]) AND l.open
-        """,
-        (leases,),
-    )
-    return {int(row[0]): OpenLease(str(row[1]), int(row[2])) for row in await cursor.fetchall()}
-
-
-async def _buckets(conn: Connection, buckets: str) -> dict[str, SoldBucket]:
-    cursor = await conn.execute(
-        """
-        SELECT b.id, b.legal_entity_id, b.billing_account_id, b.unit, b.currency, b.net, b.granted,
-            (SELECT coalesce(sum(a.balance), 0) FROM account a
-             WHERE a.code IN ('bucket/' || b.id || '/spent',
-                    CASE b.kind WHEN 'prepaid' THEN 'bucket/' || b.id || '/expired' END)
-                AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id),
-            b.tax, CASE b.kind WHEN 'credit' THEN b.payer ELSE '' END
-        FROM bucket b WHERE b.id = ANY(%s::text[])
-        """,
-        (buckets,),
-    )
-    return {
-        str(row[0]): SoldBucket(*row[1:5], *(int(amount) for amount in row[5:9]), payer=row[9])
-        for row in await cursor.fetchall()
+    rows = await cursor.fetchall()
+    sold = {
+        str(row[0]): SoldBucket(*row[1:5], int(row[5]), int(row[6]), 0, tax=int(row[7]), payer=row[8]) for row in rows
     }
+    cursor = await conn.execute("SELECT id, bucket_id FROM lease WHERE id = ANY(%s::bigint[]) AND open", (named,))
+    bucket_of = {int(row[0]): str(row[1]) for row in await cursor.fetchall()}
+    return await _with_balances(conn, bucket_of, sold)
+
+
+async def _with_balances(conn: Connection, bucket_of: dict[int, str], sold: dict[str, SoldBucket]) -> Shared:
+    lease_keys = {
+        lease_id: (bucket.legal_entity_id, postings.lease(lease_id), bucket.unit)
+        for lease_id, bucket_id in bucket_of.items()
+        for bucket in (sold[bucket_id],)
+    }
+    bucket_keys = {
+        bucket_id: [
+            (bucket.legal_entity_id, part(bucket_id), bucket.unit) for part in (_OWED if bucket.payer else _CONSUMED)
+        ]
+        for bucket_id, bucket in sold.items()
+    }
+    keys = [*lease_keys.values(), *(key for pair in bucket_keys.values() for key in pair)]
+    held = await accounts.balances(conn, keys)
+    leases = {
+        lease_id: OpenLease(bucket_of[lease_id], held[key]) for lease_id, key in lease_keys.items() if key in held
+    }
+    buckets = {
+        bucket_id: msgspec.structs.replace(sold[bucket_id], consumed=sum(held.get(key, 0) for key in pair))
+        for bucket_id, pair in bucket_keys.items()
+    }
+    return leases, buckets
+
+
+_CONSUMED = (postings.spent, postings.expired)
+_OWED = (postings.spent,)
+
+
+async def known_of(conn: Connection, journal_id: str, named: Named, shared: Shared) -> Known:
+    """What one journal's batch refers to, with what all batches of the transaction share."""
+    leases, buckets = shared
+    positions = list(named.openings)
+    if not positions:
+        return Known(leases, buckets, {})
+    openings = await _openings(conn, journal_id, positions)
+    return Known(leases, buckets, openings, await _closed(conn, journal_id, positions, openings))
 
 
 async def _openings(conn: Connection, journal_id: str, positions: list[int]) -> dict[int, Opening]:
-    if not positions:
-        return {}
     cursor = await conn.execute(
-        f"SELECT position, {', '.join(OPENING_COLUMNS)} FROM usage_opening"  # noqa: S608 - a column list of ours
-        " WHERE journal_id = %s AND position = ANY(%s)".encode(),
-        (journal_id, positions),
+        f"""
+        SELECT position, {", ".join(OPENING_COLUMNS[:-1])}, to_jsonb(reserved) FROM usage_opening
+        WHERE journal_id = %s AND position = ANY(%s::bigint[])
+        """.encode(),  # noqa: S608 - a column list of ours
+        (journal_id, numbers(positions)),
     )
     return {
-        int(row[0]): Opening(*row[1:10], reserved=msgspec.convert(row[10], tuple[Reserved, ...]))
+        int(row[0]): Opening(*row[1:10], reserved=tuple([Reserved(**part) for part in row[10]]))
         for row in await cursor.fetchall()
     }
 
 
-async def _closed(conn: Connection, journal_id: str, positions: list[int]) -> frozenset[int]:
-    if not positions:
-        return frozenset()
+async def _closed(
+    conn: Connection, journal_id: str, positions: list[int], openings: dict[int, Opening]
+) -> frozenset[int]:
+    """Which of them have a record. Of an opening that was posted the day is known, so one partition is looked at."""
     cursor = await conn.execute(
-        "SELECT position FROM usage_record WHERE journal_id = %s AND position = ANY(%s)", (journal_id, positions)
+        """
+        SELECT r.position FROM unnest(%s::bigint[], %s::bigint[]) AS k (position, opened_at_ns)
+        JOIN usage_record r ON r.journal_id = %s AND r.position = k.position AND r.opened_at_ns = k.opened_at_ns
+        UNION ALL
+        SELECT position FROM usage_record WHERE journal_id = %s AND position = ANY(%s::bigint[])
+        """,
+        (
+            numbers(openings),
+            numbers(opening.opened_at_ns for opening in openings.values()),
+            journal_id,
+            journal_id,
+            numbers(position for position in positions if position not in openings),
+        ),
     )
     return frozenset([int(row[0]) for row in await cursor.fetchall()])

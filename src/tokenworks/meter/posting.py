@@ -1,151 +1,171 @@
-"""Posting a shipment: whole journal frames become records and one net posting, in one transaction, exactly once.
+"""Posting shipments: whole journal frames become records and one net posting, in one transaction, exactly once.
 
-`posted_through` of the journal's row decides what is new: bytes below it are skipped, a gap is refused. What an entry
-means for the books is decided in `core.metering`.
+`posted_through` of a journal's row decides what is new: bytes below it are skipped, a gap is refused. Shipments of
+several journals go into one transaction; one that is refused does not keep the others out. What an entry means for
+the books is decided in `core.metering`.
 """
+
+from collections.abc import Sequence
 
 import msgspec
 
 from tokenworks.base.database import Pool
-from tokenworks.base.journal import FrameFault, split
-from tokenworks.core import journal
-from tokenworks.core.journal import Entry, Head
-from tokenworks.core.metering import Batch, EntryFault, LeaseEnd, Outcome, decide, named
+from tokenworks.core.metering import Batch, EntryFault, LeaseEnd, Outcome, Standing, decide
 from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.ledger import lease_rows
 from tokenworks.ledger.lease_rows import End
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
-from tokenworks.meter import rows
+from tokenworks.meter import journals, known, rows, shipments
 from tokenworks.meter.feed import Feed, events
-from tokenworks.meter.known import look_up
+from tokenworks.meter.journals import Advance, Cursor
 from tokenworks.meter.metrics import Metrics
+from tokenworks.meter.rows import Written
+from tokenworks.meter.shipments import Shipment, ShipmentFault
 from tokenworks.meter.tables import SEALED
 
 STREAM = "meter"
 
 
-class Cursor(msgspec.Struct, frozen=True):
-    """How far a journal is posted, and the requests opened and closed in it."""
+class Posted(msgspec.Struct, frozen=True):
+    """The answer to a shipment, and what was posted of it if anything was. `is_gap`: bytes before it are missing."""
 
-    posted_through: int = 0
-    shipments: int = 0
-    openings: int = 0
-    closings: int = 0
-    final: bool = False
-
-    def after(self, through: int, outcome: Outcome, asked_final: bool) -> "Cursor":
-        """The cursor once the batch is posted. A journal is final only when every request in it is closed."""
-        openings = self.openings + len(outcome.opened)
-        closings = self.closings + len(outcome.records)
-        final = self.final or (asked_final and openings == closings)
-        return Cursor(through, self.shipments + 1, openings, closings, final)
-
-
-class _Posted(msgspec.Struct, frozen=True):
     reply: ShipReply
     outcome: Outcome | None = None
     posting_ids: dict[str, int] = {}
+    is_gap: bool = False
+
+
+class _New(msgspec.Struct, frozen=True):
+    """What of a shipment is new, and where its journal stands."""
+
+    shipment: Shipment
+    cursor: Cursor
+
+    def batch(self, now_ns: int) -> Batch:
+        ship, done = self.shipment.request, self.cursor.posted_through
+        through = max(done, self.shipment.through)
+        return Batch(ship.journal_id, done, through, now_ns, tuple(self.shipment.entries))
 
 
 async def post_batch(
     pool: Pool, ship: ShipRequest, now_ns: int, feed: Feed, metrics: Metrics | None = None
 ) -> ShipReply:
-    """Post what is new in the shipment; feed and metrics learn of it after the commit."""
+    """Post what is new in one shipment; feed and metrics learn of it after the commit."""
     try:
-        entries = _decode(ship)
-        async with transaction(pool, STREAM, now_ns, LEDGER_SEALED + SEALED) as conn:
-            posted = await _post(conn, ship, entries, now_ns)
-    except (FrameFault, EntryFault, msgspec.MsgspecError) as fault:
-        return await _refused(pool, ship, f"{ship.journal_id}: {fault}")
-    if posted.outcome is not None:
-        if metrics is not None:
-            metrics.observe(posted.outcome)
-        if feed.watched:
-            for event in events(posted.outcome, posted.posting_ids, now_ns):
-                feed.publish(event)
+        shipment = await shipments.read(ship)
+    except ShipmentFault as fault:
+        return await refused(pool, ship, str(fault))
+    (posted,) = await post_shipments(pool, [shipment], now_ns)
+    tell([posted], now_ns, feed, metrics)
     return posted.reply
 
 
-async def cursor_of(conn: Connection, journal_id: str) -> Cursor:
-    """The cursor of a journal; at zero if nothing was ever posted."""
-    found = await conn.execute(
-        "SELECT posted_through, shipments, openings, closings, final FROM journal WHERE id = %s FOR UPDATE",
-        (journal_id,),
+async def refused(pool: Pool, ship: ShipRequest, fault: str) -> ShipReply:
+    """The answer to a shipment whose bytes are no entries."""
+    async with pool.connection() as conn:
+        return ShipReply(await journals.posted_through(conn, ship.journal_id), fault)
+
+
+async def post_shipments(pool: Pool, ships: Sequence[Shipment], now_ns: int) -> list[Posted]:
+    """Post what is new in these shipments, at most one of each journal, in one transaction; answers in their order."""
+    async with transaction(pool, STREAM, now_ns, LEDGER_SEALED + SEALED) as conn:
+        cursors = await journals.lock(conn, [ship.request.journal_id for ship in ships])
+        answers: dict[str, Posted] = {}
+        fresh: dict[str, _New] = {}
+        for ship in ships:
+            found = _what_is_new(ship, cursors[ship.request.journal_id])
+            (fresh if isinstance(found, _New) else answers)[ship.request.journal_id] = found  # pyright: ignore[reportArgumentType]
+        if fresh:
+            answers |= await _post(conn, [fresh[journal_id] for journal_id in sorted(fresh)], now_ns)
+    return [answers[ship.request.journal_id] for ship in ships]
+
+
+def tell(posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | None) -> None:
+    """Let feed and metrics know of what was committed."""
+    for one in posted:
+        if one.outcome is not None and metrics is not None:
+            metrics.observe(one.outcome)
+        if one.outcome is not None and feed.watched:
+            for event in events(one.outcome, one.posting_ids, now_ns):
+                feed.publish(event)
+
+
+def _what_is_new(ship: Shipment, cursor: Cursor) -> "_New | Posted":
+    journal_id, done = ship.request.journal_id, cursor.posted_through
+    if ship.request.from_position > done:
+        text = f"{journal_id}: bytes from {done} to {ship.request.from_position} are missing"
+        return Posted(ShipReply(done, text), is_gap=True)
+    new = ship.since(done)
+    if ship.through > done and (not new.entries or new.entries[0][0] != done):
+        return Posted(ShipReply(done, f"{journal_id}: no entry begins at {done}"))
+    if not new.entries and (cursor.final or not ship.request.final or not cursor.shipments):
+        return Posted(ShipReply(done))
+    return _New(new, cursor)
+
+
+async def _post(conn: Connection, fresh: list[_New], now_ns: int) -> dict[str, Posted]:
+    """Decide and write batches, in the order of their journals' ids."""
+    answers: dict[str, Posted] = {}
+    decided: list[tuple[_New, Batch, Outcome]] = []
+    shared = await known.look_up(conn, {lease for one in fresh for lease in one.shipment.named.leases})
+    standing = Standing(*shared)
+    for one in fresh:
+        batch = one.batch(now_ns)
+        state = await known.known_of(conn, batch.journal_id, one.shipment.named, shared)
+        try:
+            state.confirm(one.shipment.named)
+        except EntryFault as fault:
+            text = f"{batch.journal_id}: {fault}"
+            answers[batch.journal_id] = Posted(ShipReply(one.cursor.posted_through, text))
+            continue
+        decided.append((one, batch, decide(batch, state, standing)))
+    return answers | await _write(conn, decided, now_ns)
+
+
+async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], now_ns: int) -> dict[str, Posted]:
+    postings = [posting for _, _, outcome in decided for posting in outcome.postings]
+    event_ids = [done.id for done in await post_all(conn, postings, now_ns)]
+    ids = iter(event_ids)
+    posting_ids = [{posting.legal_entity_id: next(ids) for posting in outcome.postings} for _, _, outcome in decided]
+    await rows.write(
+        conn,
+        [
+            Written(batch.journal_id, outcome, mine)
+            for (_, batch, outcome), mine in zip(decided, posting_ids, strict=True)
+        ],
     )
-    row = await found.fetchone()
-    return Cursor(*row) if row else Cursor()
+    ends = [
+        _end(end, mine)
+        for (_, _, outcome), mine in zip(decided, posting_ids, strict=True)
+        for end in outcome.lease_ends
+    ]
+    await lease_rows.end_leases(conn, ends, now_ns)
+    advances = [
+        Advance(
+            one.shipment.request.worker,
+            batch,
+            outcome,
+            one.cursor.after(batch.through_position, outcome, one.shipment.request.final),
+        )
+        for one, batch, outcome in decided
+    ]
+    await journals.advance(conn, advances)
+    return {
+        advance.batch.journal_id: Posted(_reply(one, advance), advance.outcome, mine)
+        for (one, _, _), advance, mine in zip(decided, advances, posting_ids, strict=True)
+    }
 
 
-def _decode(ship: ShipRequest) -> list[tuple[int, Entry]]:
-    """Entries with their positions. The first of a journal is its head and says what the request says."""
-    entries = [(ship.from_position + offset, journal.decode(payload)) for offset, payload in split(ship.frames)]
-    if entries and ship.from_position == 0:
-        head = entries[0][1]
-        if not isinstance(head, Head):
-            raise EntryFault("a journal begins with its head")
-        if (head.journal_id, head.worker, head.format) != (ship.journal_id, ship.worker, journal.FORMAT):
-            raise EntryFault(f"the head is of {head.journal_id}, {head.worker}, format {head.format}")
-    return entries
-
-
-async def _post(conn: Connection, ship: ShipRequest, entries: list[tuple[int, Entry]], now_ns: int) -> _Posted:
-    cursor = await cursor_of(conn, ship.journal_id)
-    done, through = cursor.posted_through, ship.from_position + len(ship.frames)
-    if ship.from_position > done:
-        return _Posted(ShipReply(done, f"{ship.journal_id}: bytes from {done} to {ship.from_position} are missing"))
-    new = tuple([entry for entry in entries if entry[0] >= done])
-    if through > done and (not new or new[0][0] != done):
-        return _Posted(ShipReply(done, f"{ship.journal_id}: no entry begins at {done}"))
-    if not new and (cursor.final or not ship.final or not cursor.shipments):
-        return _Posted(ShipReply(done))
-    through = max(through, done)
-    batch = Batch(ship.journal_id, done, through, now_ns, new)
-    outcome = decide(batch, await look_up(conn, ship.journal_id, named(new)))
-    posted = await post_all(conn, outcome.postings, now_ns)
-    ids = {posting.legal_entity_id: item.id for posting, item in zip(outcome.postings, posted, strict=True)}
-    await rows.write(conn, ship.journal_id, outcome, ids)
-    await lease_rows.end_leases(conn, [_end(end, ids) for end in outcome.lease_ends], now_ns)
-    after = cursor.after(through, outcome, ship.final)
-    await _advance(conn, ship, batch, outcome, after)
-    waiting = after.openings - after.closings
-    fault = f"{ship.journal_id}: {waiting} requests are still open" if ship.final and not after.final else ""
-    return _Posted(ShipReply(through, fault), outcome, ids)
+def _reply(one: _New, advance: Advance) -> ShipReply:
+    after = advance.after
+    fault = ""
+    if one.shipment.request.final and not after.final:
+        fault = f"{advance.batch.journal_id}: {after.openings - after.closings} requests are still open"
+    return ShipReply(after.posted_through, fault)
 
 
 def _end(end: LeaseEnd, ids: dict[str, int]) -> End:
     posting_id = ids[end.legal_entity_id] if end.remainder else None
     return End(end.lease_id, "closed", end.remainder, end.claimed, posting_id)
-
-
-async def _advance(conn: Connection, ship: ShipRequest, batch: Batch, outcome: Outcome, after: Cursor) -> None:
-    """Add the shipment's row and move the journal's cursor, which is a cache over these rows."""
-    await conn.execute(
-        """
-        INSERT INTO shipment (journal_id, ordinal, worker, from_position, through_position, openings, closings,
-            repeats, unproven, final, posted_at_ns)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        (
-            *(ship.journal_id, after.shipments, ship.worker, batch.from_position, batch.through_position),
-            *(len(outcome.opened), len(outcome.records), outcome.repeats, outcome.unproven, after.final, batch.at_ns),
-        ),
-    )
-    await conn.execute(
-        """
-        INSERT INTO journal (id, worker, posted_through, shipments, openings, closings, final)
-        VALUES (%s, %s, %s, %s, %s, %s, %s)
-        ON CONFLICT (id) DO UPDATE SET posted_through = excluded.posted_through, shipments = excluded.shipments,
-            openings = excluded.openings, closings = excluded.closings, final = excluded.final
-        """,
-        (
-            *(ship.journal_id, ship.worker, after.posted_through, after.shipments, after.openings, after.closings),
-            after.final,
-        ),
-    )
-
-
-async def _refused(pool: Pool, ship: ShipRequest, fault: str) -> ShipReply:
-    async with pool.connection() as conn:
-        return ShipReply((await cursor_of(conn, ship.journal_id)).posted_through, fault)

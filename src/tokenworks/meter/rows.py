@@ -1,88 +1,99 @@
-"""Rows of a posted batch: from decided records to `COPY`, the fastest way into PostgreSQL. Decides nothing."""
+"""Rows of posted batches as PostgreSQL's own text, for `seal.copy`. Decides nothing.
 
-from collections.abc import Iterable, Iterator, Sequence
+A record is one row with its charges and attempts in it. Making the text takes most of metering's time, so each row is
+one expression over names that are looked up in their written form.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
-from tokenworks.core.journal import Opening
-from tokenworks.core.metering import Outcome, Record
+from tokenworks.core.journal import Attempt, Opening
+from tokenworks.core.metering import Line, Outcome, Record
 from tokenworks.core.usage import Tokens
+from tokenworks.ledger import seal
+from tokenworks.ledger.copied import composites, elements, nested, plain, remembered
 from tokenworks.ledger.seal import Connection
-from tokenworks.meter.tables import ATTEMPT_COLUMNS, CHARGE_COLUMNS, RECORD_COLUMNS, WAITING_COLUMNS
-
-Row = tuple[object, ...]
-
-_json = msgspec.json.Encoder()
+from tokenworks.meter import partitions
+from tokenworks.meter.tables import OPENING, RECORD, first_id
 
 
-async def write(conn: Connection, journal_id: str, outcome: Outcome, posting_ids: dict[str, int]) -> None:
-    """Add openings that wait, records, charges and attempts. `posting_ids` are by legal entity."""
-    waiting = ((journal_id, place, *_opening(opening)) for place, opening in outcome.waiting)
-    await _copy(conn, "usage_opening", WAITING_COLUMNS, waiting)
-    records = outcome.records
-    await _copy(conn, "usage_record", RECORD_COLUMNS, _records(journal_id, records, posting_ids))
-    await _copy(conn, "charge", CHARGE_COLUMNS, _charges(journal_id, records))
-    await _copy(conn, "attempt", ATTEMPT_COLUMNS, _attempts(journal_id, records))
+class Written(msgspec.Struct, frozen=True):
+    """A decided batch of one journal with the ids of its postings, by legal entity."""
+
+    journal_id: str
+    outcome: Outcome
+    posting_ids: dict[str, int]
 
 
-def _records(journal_id: str, records: Sequence[Record], posting_ids: dict[str, int]) -> Iterator[Row]:
-    for record in records:
-        closing = record.closing
-        yield (
-            journal_id,
-            record.position,
-            record.closing_position,
-            *_opening(record.opening),
-            closing.closed_at_ns,
-            closing.first_token_after_ns,
-            closing.ending,
-            closing.basis,
-            *closing.tokens.each(),
-            _array(closing.counted),
-            None if closing.reported is None else _array(closing.reported),
-            list(record.flags) if record.flags else "{}",
-            posting_ids.get(record.opening.legal_entity_id),
-        )
+async def write(conn: Connection, batches: list[Written]) -> None:
+    """Add openings that wait, and records with their charges and attempts; batches in the order of their journals."""
+    records = [record for batch in batches for record in batch.outcome.records]
+    if records:
+        days = partitions.days_of([record.opening.opened_at_ns for record in records])
+        await partitions.make(conn, days)
+    await seal.copy(conn, OPENING, chain.from_iterable(map(_waiting, batches)))
+    await seal.copy(conn, RECORD, _records(batches, first_id(seal.head_of(conn).seq)))
 
 
-def _charges(journal_id: str, records: Sequence[Record]) -> Iterator[Row]:
-    for record in records:
-        for ordinal, line in enumerate(record.lines):
-            charge = line.charge
-            yield (
-                *(journal_id, record.position, ordinal, charge.lease_id, charge.bucket_id, charge.tariff, charge.unit),
-                *charge.tokens.each(),
-                *(charge.amount, line.proven, line.revenue, line.currency),
-            )
+def _waiting(batch: Written) -> Iterator[str]:
+    for position, opening in batch.outcome.waiting:
+        yield f"{remembered[batch.journal_id]}\t{position}\t{_opening(opening)}"
 
 
-def _attempts(journal_id: str, records: Sequence[Record]) -> Iterator[Row]:
-    for record in records:
-        for ordinal, attempt in enumerate(record.closing.attempts):
-            yield (
-                *(journal_id, record.position, ordinal, attempt.endpoint_id, attempt.supplier_id, attempt.tariff),
-                attempt.currency,
-                *attempt.tokens.each(),
-                *(attempt.cost, attempt.outcome, attempt.sent_after_ns, attempt.first_token_after_ns),
-                attempt.ended_after_ns,
-            )
+def _records(batches: Iterable[Written], number: int) -> Iterator[str]:
+    for batch in batches:
+        journal, posting_ids = remembered[batch.journal_id], batch.posting_ids
+        for record in batch.outcome.records:
+            posting_id = posting_ids.get(record.opening.legal_entity_id)
+            yield f"{number}\t{journal}\t{_record(record)}\t{_null if posting_id is None else posting_id}"
+            number += 1
 
 
-def _opening(opening: Opening) -> Row:
+_null = "\\N"
+
+
+def _record(record: Record) -> str:
+    closing = record.closing
+    tokens, reported = closing.tokens, closing.reported
     return (
-        *(opening.request_id, opening.opened_at_ns, opening.legal_entity_id, opening.billing_account_id),
-        *(opening.key_id, opening.model, opening.stream, opening.input_max, opening.output_max),
-        _json.encode(opening.reserved).decode(),
+        f"{record.position}\t{record.closing_position}\t{_opening(record.opening)}\t"
+        f"{closing.closed_at_ns}\t{closing.first_token_after_ns}\t{closing.ending}\t{closing.basis}\t"
+        f"{tokens.input}\t{tokens.cached_input}\t{tokens.cache_write}\t{tokens.output}\t{tokens.reasoning}\t"
+        f"{{{_counts(closing.counted)}}}\t{_null if reported is None else f'{{{_counts(reported)}}}'}\t"
+        f"{elements(record.flags) if record.flags else '{}'}\t"
+        f"{composites([_charge(line) for line in record.lines])}\t"
+        f"{composites([_attempt(attempt) for attempt in closing.attempts])}"
     )
 
 
-def _array(tokens: Tokens) -> str:
-    """PostgreSQL's text of an array; building it here spares a dumper that looks at every element."""
-    return f"{{{','.join(map(str, tokens.each()))}}}"
+def _opening(opening: Opening) -> str:
+    reserved = [
+        f"{part.lease_id},{nested[part.bucket_id]},{nested[part.unit]},{part.amount}" for part in opening.reserved
+    ]
+    return (
+        f"{plain(opening.request_id)}\t{opening.opened_at_ns}\t{remembered[opening.legal_entity_id]}\t"
+        f"{remembered[opening.billing_account_id]}\t{remembered[opening.key_id]}\t{remembered[opening.model]}\t"
+        f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t{composites(reserved)}"
+    )
 
 
-async def _copy(conn: Connection, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
-    async with conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        for row in rows:
-            await copy.write_row(row)
+def _charge(line: Line) -> str:
+    charge = line.charge
+    return (
+        f"{charge.lease_id},{nested[charge.bucket_id]},{nested[charge.tariff]},{nested[charge.unit]},"
+        f"{_counts(charge.tokens)},{charge.amount},{'t' if line.proven else 'f'},{line.revenue},{nested[line.currency]}"
+    )
+
+
+def _attempt(attempt: Attempt) -> str:
+    return (
+        f"{nested[attempt.endpoint_id]},{nested[attempt.supplier_id]},{nested[attempt.tariff]},"
+        f"{nested[attempt.currency]},{_counts(attempt.tokens)},{attempt.cost},{attempt.outcome},"
+        f"{attempt.sent_after_ns},{attempt.first_token_after_ns},{attempt.ended_after_ns}"
+    )
+
+
+def _counts(tokens: Tokens) -> str:
+    return f"{tokens.input},{tokens.cached_input},{tokens.cache_write},{tokens.output},{tokens.reasoning}"

@@ -17,25 +17,17 @@ SHIPMENT_COLUMNS = (
 )
 WAITING_COLUMNS = ("journal_id", "position", *OPENING_COLUMNS)
 RECORD_COLUMNS = (
-    *("journal_id", "position", "closing_position", *OPENING_COLUMNS, *CLOSING_COLUMNS),
-    "posting_id",
-)
-CHARGE_COLUMNS = (
-    *("journal_id", "position", "ordinal", "lease_id", "bucket_id", "tariff", "unit", *TOKEN_COLUMNS),
-    *("amount", "proven", "revenue", "currency"),
-)
-ATTEMPT_COLUMNS = (
-    *("journal_id", "position", "ordinal", "endpoint_id", "supplier_id", "tariff", "currency", *TOKEN_COLUMNS),
-    *("cost", "outcome", "sent_after_ns", "first_token_after_ns", "ended_after_ns"),
+    *("id", "journal_id", "position", "closing_position", *OPENING_COLUMNS, *CLOSING_COLUMNS),
+    *("charges", "attempts", "posting_id"),
 )
 
-# In the order of the journal's entries: by number, not by text, so that a sort needs no collation.
-_ENTRY = ("position", "journal_id")
+OPENING = SealedTable("usage_opening", WAITING_COLUMNS, ("journal_id", "position"), copied=True)
+RECORD = SealedTable("usage_record", RECORD_COLUMNS, ("id",), copied=True, follows_seal=True)
+SEALED = (SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")), OPENING, RECORD)
 
-SEALED = (
-    SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")),
-    SealedTable("usage_opening", WAITING_COLUMNS, _ENTRY),
-    SealedTable("usage_record", ("id", *RECORD_COLUMNS), ("id",)),
-    SealedTable("charge", CHARGE_COLUMNS, (*_ENTRY, "ordinal")),
-    SealedTable("attempt", ATTEMPT_COLUMNS, (*_ENTRY, "ordinal")),
-)
+_ORDINAL_BITS = 20
+
+
+def first_id(seq: int) -> int:
+    """The id of the first record of a seal: ids grow in the order of posting, and those of a seal lie together."""
+    return seq << _ORDINAL_BITS

@@ -39,7 +39,7 @@ async def of_customer(connection: Connection, billing_account_id: str) -> list[M
     for bucket in await balance.wallet(connection, billing_account_id):
         revenue[bucket.currency] = revenue.get(bucket.currency, 0) + bucket.recognised
     cursor = await connection.execute(
-        """SELECT a.currency, sum(a.cost) FROM usage_record r JOIN attempt a USING (journal_id, position)
+        """SELECT a.currency, sum(a.cost) FROM usage_record r CROSS JOIN unnest(r.attempts) a
            WHERE r.billing_account_id = %s GROUP BY a.currency""",
         (billing_account_id,),
     )

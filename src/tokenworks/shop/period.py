@@ -190,7 +190,7 @@ async def _usage(connection: Connection, billing_account_id: str, after: dict[st
     cursor = await connection.execute(
         """SELECT c.bucket_id, r.model, c.tariff, count(DISTINCT r.id), sum(c.tokens_input), sum(c.tokens_cached_input),
                sum(c.tokens_cache_write), sum(c.tokens_output), sum(c.tokens_reasoning), c.unit, sum(c.amount)
-           FROM usage_record r JOIN charge c USING (journal_id, position)
+           FROM usage_record r CROSS JOIN unnest(r.charges) c
            WHERE r.billing_account_id = %(account)s AND c.proven
              AND r.seq > coalesce((%(after)s::jsonb ->> r.stream)::bigint, 0)
            GROUP BY c.bucket_id, r.model, c.tariff, c.unit ORDER BY c.bucket_id, r.model, c.tariff""",

@@ -115,7 +115,7 @@ QUERIES = (
                FROM bill b JOIN bill_usage u ON u.bill_id = b.id GROUP BY 1, 2) billed
            FULL JOIN (
                SELECT r.billing_account_id, c.bucket_id, sum(c.amount) AS charged
-               FROM usage_record r JOIN charge c USING (journal_id, position)
+               FROM usage_record r CROSS JOIN unnest(r.charges) c
                JOIN LATERAL (SELECT cut FROM bill b WHERE b.billing_account_id = r.billing_account_id
                    ORDER BY ordinal DESC LIMIT 1) last ON r.seq <= coalesce((last.cut ->> r.stream)::bigint, 0)
                WHERE c.proven GROUP BY 1, 2) charged USING (billing_account_id, bucket_id)

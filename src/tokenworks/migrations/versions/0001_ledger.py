@@ -1,9 +1,10 @@
 """Tables of the ledger: seals, accounts, postings, transfers, buckets, leases.
 
 Rows are only ever added, except for caches that `tokenworks verify` rebuilds: `seal_stream`, `account.balance` and
-`lease.open`. Transfers, the most numerous rows, have no foreign keys, which would cost more than the row; the checks
-find what they would have refused. The columns `stream` and `seq` of an added row come from the sealed transaction that
-adds it; outside of one the default has no value and the row is refused.
+`lease.open`. Transfers, the most numerous rows, have no key, no foreign keys and no index by seal: each would cost more
+than the row. The checks find what they would have refused, and a posting's transfers lie together. The columns `stream`
+and `seq` of an added row come from the sealed transaction that adds it; outside of one the default has no value and the
+row is refused.
 """
 
 from alembic import op
@@ -67,8 +68,8 @@ CREATE TABLE posting (
 );
 CREATE INDEX posting_sealed ON posting (stream, seq);
 CREATE TABLE transfer (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     posting_id bigint NOT NULL,
+    ordinal integer NOT NULL,
     debit_account_id bigint NOT NULL,
     credit_account_id bigint NOT NULL,
     unit text NOT NULL,
@@ -76,8 +77,7 @@ CREATE TABLE transfer (
     {SEALED_COLUMNS},
     CHECK (debit_account_id <> credit_account_id)
 );
-CREATE INDEX transfer_sealed ON transfer (stream, seq);
-CREATE INDEX transfer_posting ON transfer (posting_id);
+CREATE INDEX transfer_posting ON transfer USING brin (posting_id) WITH (pages_per_range = 16);
 """
 
 BUCKET = f"""

@@ -1,0 +1,131 @@
+"""Account rows: finding them, adding them, changing their balances. What moves between them is the store's affair.
+
+The ids of accounts never change and are remembered: finding an account by its code costs more than changing it. They
+are remembered for a database as one run of its server knows it, so that a database put back to an earlier time, where
+an id may have become another account's, is asked anew.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from tokenworks.core.postings import normal_side
+from tokenworks.ledger.arrays import flags, numbers, texts
+from tokenworks.ledger.faults import LedgerFault, Overdrawn
+from tokenworks.ledger.seal import Connection
+
+Key = tuple[str, str, str]  # legal entity, code, unit
+
+REMEMBERED_MAX = 500_000
+
+
+class _Ids(dict[Key, int]):
+    """Ids of one database's accounts. Only committed accounts are among them."""
+
+
+_by_connection: WeakKeyDictionary[Connection, _Ids] = WeakKeyDictionary()
+_by_database: WeakValueDictionary[tuple[str, str], _Ids] = WeakValueDictionary()
+
+
+async def find(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
+    """The ids of the accounts that exist."""
+    known = await _known(conn)
+    found = {key: known[key] for key in keys if key in known}
+    if len(found) < len(keys):
+        found |= await _look_up(conn, [key for key in keys if key not in found], known)
+    return found
+
+
+async def open_all(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
+    """The ids of the accounts; those that do not exist are added, with nothing on them."""
+    found = await find(conn, keys)
+    missing = sorted(key for key in keys if key not in found)
+    if missing:
+        await _create(conn, missing)
+        found |= await find(conn, missing)
+    return found
+
+
+async def balances(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
+    """The balances of the accounts that exist. Whoever decides by them holds what keeps them from changing."""
+    keys_by_id = {number: key for key, number in (await find(conn, keys)).items()}
+    cursor = await conn.execute("SELECT id, balance FROM account WHERE id = ANY(%s::bigint[])", (numbers(keys_by_id),))
+    return {keys_by_id[number]: int(balance) for number, balance in await cursor.fetchall()}
+
+
+async def change(conn: Connection, ids: Mapping[Key, int], changes: Mapping[Key, int]) -> None:
+    """Add to balances, which locks the rows in the order of their ids; `Overdrawn` if one would be below zero.
+
+    The order is that of a nested loop over the sorted changes, which a sealed transaction makes the planner use.
+    Locking the rows first would write each of them twice.
+    """
+    keys = sorted((key for key, amount in changes.items() if amount), key=ids.__getitem__)
+    if not keys:
+        return
+    cursor = await conn.execute(
+        """
+        UPDATE account a SET balance = a.balance + c.change
+        FROM (SELECT * FROM unnest(%s::bigint[], %s::numeric[]) AS u (id, change) ORDER BY id) c
+        WHERE a.id = c.id AND a.balance + c.change >= 0
+        """,
+        (numbers(ids[key] for key in keys), numbers(changes[key] for key in keys)),
+    )
+    if cursor.rowcount < len(keys):
+        raise await _reason(conn, ids, keys, changes)
+
+
+async def _reason(conn: Connection, ids: Mapping[Key, int], keys: list[Key], changes: Mapping[Key, int]) -> LedgerFault:
+    """What kept a change from being made. Accounts that did change show what is on them now."""
+    held = await balances(conn, keys)
+    for key in keys:
+        if key not in held:
+            return LedgerFault(f"the account {key[1]} with id {ids[key]} is gone")
+        if held[key] + changes[key] < 0:
+            return Overdrawn(key[1])
+    return LedgerFault("a balance could not be changed")
+
+
+async def _known(conn: Connection) -> _Ids:
+    """The ids remembered for the database that this connection leads to."""
+    known = _by_connection.get(conn)
+    if known is None:
+        cursor = await conn.execute("SELECT pg_postmaster_start_time()::text, current_database()::text")
+        row = await cursor.fetchone()
+        known = _by_database.setdefault((str(row[0]), str(row[1])) if row else ("", ""), _Ids())
+        _by_connection[conn] = known
+    return known
+
+
+async def _look_up(conn: Connection, keys: list[Key], known: _Ids) -> dict[Key, int]:
+    """Ask the database. What this transaction has added or changed itself is not remembered: it may be rolled back."""
+    cursor = await conn.execute(
+        """
+        SELECT k.place, a.id, a.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid
+        FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (legal_entity_id, code, unit, place)
+        JOIN account a USING (legal_entity_id, code, unit)
+        """,
+        _columns(keys),
+    )
+    if len(known) + len(keys) > REMEMBERED_MAX:
+        known.clear()
+    found: dict[Key, int] = {}
+    for place, number, is_committed in await cursor.fetchall():
+        found[keys[place - 1]] = int(number)
+        if is_committed:
+            known[keys[place - 1]] = int(number)
+    return found
+
+
+async def _create(conn: Connection, keys: list[Key]) -> None:
+    """Add accounts that do not exist; another transaction may be adding the same ones."""
+    await conn.execute(
+        """
+        INSERT INTO account (legal_entity_id, code, unit, debit_normal)
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[])
+        ON CONFLICT (code, unit, legal_entity_id) DO NOTHING
+        """,
+        (*_columns(keys), flags(normal_side(code) == "debit" for _, code, _ in keys)),
+    )
+
+
+def _columns(keys: Iterable[Key]) -> tuple[str, str, str]:
+    return texts(key[0] for key in keys), texts(key[1] for key in keys), texts(key[2] for key in keys)

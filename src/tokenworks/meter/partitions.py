@@ -1,0 +1,47 @@
+"""Partitions of usage records, one for each day (UTC) on which requests were opened.
+
+Housekeeping makes those of the coming days; a posting makes those that it lacks, for records that are late or early,
+so that none is ever refused for want of one. There is no default partition: rows in it would keep the proper one from
+being made.
+"""
+
+from collections.abc import Collection
+
+from tokenworks.base import clock
+from tokenworks.ledger.seal import Connection
+
+DAYS_AHEAD = 2
+
+DAY_NS = 24 * 60 * 60 * clock.SECOND
+_NS_MAX = (1 << 63) - 1
+
+
+def days_of(opened_at_ns: Collection[int]) -> set[int]:
+    """The days, counted from 1970, on which these requests were opened."""
+    return {at_ns // DAY_NS for at_ns in opened_at_ns}
+
+
+async def make(conn: Connection, days: Collection[int]) -> int:
+    """Make the partitions that are missing, inside a transaction of the stream `meter`; how many.
+
+    A table is made first and attached then: that locks out neither readers nor other tables' writers.
+    """
+    wanted = {name(day): day for day in sorted(days)}
+    cursor = await conn.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY(%s)",
+        (list(wanted),),
+    )
+    for row in await cursor.fetchall():
+        del wanted[str(row[0])]
+    for table, day in wanted.items():
+        last = "MAXVALUE" if (day + 1) * DAY_NS > _NS_MAX else f"{(day + 1) * DAY_NS}"
+        await conn.execute(f"CREATE TABLE {table} (LIKE usage_record INCLUDING ALL)".encode())
+        await conn.execute(
+            f"ALTER TABLE usage_record ATTACH PARTITION {table} FOR VALUES FROM ({day * DAY_NS}) TO ({last})".encode()
+        )
+    return len(wanted)
+
+
+def name(day: int) -> str:
+    """The table of a day: `usage_record_2026_01_31`."""
+    return f"usage_record_{clock.utc(day * DAY_NS):%Y_%m_%d}"

@@ -1,0 +1,62 @@
+"""A shipment as it comes in: its frames as entries with positions, refused where no correct worker wrote them.
+
+This is done before anything is asked of the database, and in small steps, so that leases are granted meanwhile.
+"""
+
+import asyncio
+
+import msgspec
+
+from tokenworks.base.journal import FrameFault, split
+from tokenworks.core import journal
+from tokenworks.core.journal import Entry, Head
+from tokenworks.core.metering import EntryFault, Named, named
+from tokenworks.core.wire import ShipRequest
+
+_ENTRIES_AT_ONCE = 250
+
+
+class ShipmentFault(Exception):
+    """The shipment's bytes are not what a worker writes; the text says why."""
+
+
+class Shipment(msgspec.Struct, frozen=True):
+    """What was sent, as entries with their positions, and what they name."""
+
+    request: ShipRequest
+    entries: list[tuple[int, Entry]]
+    named: Named
+
+    @property
+    def through(self) -> int:
+        """The position after its last byte."""
+        return self.request.from_position + len(self.request.frames)
+
+    def since(self, position: int) -> "Shipment":
+        """What of it is new when everything below a position has been posted before."""
+        if position <= self.request.from_position:
+            return self
+        entries = [entry for entry in self.entries if entry[0] >= position]
+        return Shipment(self.request, entries, named(entries))
+
+
+async def read(request: ShipRequest) -> Shipment:
+    """Entries with their positions. The first of a journal is its head and says what the request says."""
+    try:
+        entries: list[tuple[int, Entry]] = []
+        for offset, payload in split(request.frames):
+            entries.append((request.from_position + offset, journal.decode(payload)))
+            if len(entries) % _ENTRIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if entries and request.from_position == 0:
+            _check_head(entries[0][1], request)
+        return Shipment(request, entries, named(entries))
+    except (FrameFault, EntryFault, msgspec.MsgspecError) as fault:
+        raise ShipmentFault(f"{request.journal_id}: {fault}") from fault
+
+
+def _check_head(head: Entry, request: ShipRequest) -> None:
+    if not isinstance(head, Head):
+        raise EntryFault("a journal begins with its head")
+    if (head.journal_id, head.worker, head.format) != (request.journal_id, request.worker, journal.FORMAT):
+        raise EntryFault(f"the head is of {head.journal_id}, {head.worker}, format {head.format}")
