@@ -14,6 +14,7 @@ from tokenworks.base.database import Pool
 from tokenworks.ledger import buckets
 from tokenworks.ledger.faults import LedgerFault
 from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.meter import partitions
 from tokenworks.shop.orders import OrderDesk
 
 _log = log.get(__name__)
@@ -32,6 +33,7 @@ def rounds(pool: Pool, desk: LeaseDesk, orders: OrderDesk, publish_pending: Call
         "reclaim leases": lambda: desk.reclaim_due(clock.wall_ns()),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
+        "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),
     }
 
 

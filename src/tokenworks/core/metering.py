@@ -22,6 +22,8 @@ from tokenworks.core.usage import Tokens
 
 UNPROVEN_FLAG = "unproven"
 
+Accounts = tuple[str, str, str]  # debit, credit, unit
+
 
 class EntryFault(Exception):
     """Entries that no correct worker writes; the whole batch is refused, the text says why."""
@@ -288,39 +290,38 @@ class _Sheet:
             "from": batch.from_position,
             "through": batch.through_position,
         }
-        moved: defaultdict[str, list[Transfer]] = defaultdict(list)
-        for entity, transfer in self._transfers():
-            if transfer.amount:
-                moved[entity].append(transfer)
-        for entity in sorted(moved):
-            transfers = sorted(moved[entity], key=_order)
+        sums: defaultdict[str, Counter[Accounts]] = defaultdict(Counter)
+        for entity, accounts, amount in self._moved():
+            if amount:
+                sums[entity][accounts] += amount
+        for entity in sorted(sums):
+            transfers = tuple([Transfer(*accounts, amount) for accounts, amount in sorted(sums[entity].items())])
             event = f"journal/{batch.journal_id}/{batch.through_position}/{entity}"
-            at_ns = used_at.get(entity, batch.at_ns)
-            yield Posting("usage_posted", event, entity, at_ns, tuple(transfers), detail)
+            yield Posting("usage_posted", event, entity, used_at.get(entity, batch.at_ns), transfers, detail)
 
-    def _transfers(self) -> Iterator[tuple[str, Transfer]]:
-        """Each net sum with its legal entity."""
+    def _moved(self) -> Iterator[tuple[str, Accounts, int]]:
+        """What moved, with its legal entity: by lease, by bucket, and by whatever else tells the accounts apart."""
         buckets = self._standing.buckets
         for (lease_id, bucket_id), amount in self._spent.items():
             bucket = buckets[bucket_id]
             source, target = postings.lease(lease_id), postings.spent(bucket_id)
-            yield bucket.legal_entity_id, Transfer(source, target, bucket.unit, amount)
+            yield bucket.legal_entity_id, (source, target, bucket.unit), amount
         for bucket_id, revenue in self._earned.items():
             bucket = buckets[bucket_id]
             source = postings.receivable(bucket.payer) if bucket.payer else postings.liability(bucket_id)
-            yield bucket.legal_entity_id, Transfer(source, postings.REVENUE_TOKENS, bucket.currency, revenue)
+            yield bucket.legal_entity_id, (source, postings.REVENUE_TOKENS, bucket.currency), revenue
         for bucket_id, tax in self._taxed.items():
             bucket = buckets[bucket_id]
             source = postings.receivable(bucket.payer)
-            yield bucket.legal_entity_id, Transfer(source, postings.TAX_OUTPUT, bucket.currency, tax)
+            yield bucket.legal_entity_id, (source, postings.TAX_OUTPUT, bucket.currency), tax
         for end in self._ends:
             bucket_id = self._standing.bucket_of[end.lease_id]
             source, target = postings.lease(end.lease_id), postings.available(bucket_id)
-            yield end.legal_entity_id, Transfer(source, target, buckets[bucket_id].unit, end.remainder)
+            yield end.legal_entity_id, (source, target, buckets[bucket_id].unit), end.remainder
         for (entity, unit), amount in self._lost.items():
-            yield entity, Transfer(postings.LOSS_UNPROVEN, postings.UNPROVEN, unit, amount)
+            yield entity, (postings.LOSS_UNPROVEN, postings.UNPROVEN, unit), amount
         for (entity, supplier_id, currency), amount in self._costs.items():
-            yield entity, Transfer(postings.cost(supplier_id), postings.payable(supplier_id), currency, amount)
+            yield entity, (postings.cost(supplier_id), postings.payable(supplier_id), currency), amount
 
 
 def _check(position: int, closing: Closing) -> None:
@@ -342,7 +343,3 @@ def _below_zero(tokens: Tokens) -> bool:
         or tokens.cache_write < 0
         or tokens.reasoning < 0
     )
-
-
-def _order(transfer: Transfer) -> tuple[str, str, str]:
-    return transfer.debit, transfer.credit, transfer.unit

@@ -32,7 +32,8 @@ async def look_up(conn: Connection, lease_ids: Collection[int]) -> Shared:
     )
     rows = await cursor.fetchall()
     sold = {
-        str(row[0]): SoldBucket(*row[1:5], int(row[5]), int(row[6]), 0, tax=int(row[7]), payer=row[8]) for row in rows
+        str(row[0]): SoldBucket(row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), 0, int(row[7]), row[8])
+        for row in rows
     }
     cursor = await conn.execute("SELECT id, bucket_id FROM lease WHERE id = ANY(%s::bigint[]) AND open", (named,))
     bucket_of = {int(row[0]): str(row[1]) for row in await cursor.fetchall()}

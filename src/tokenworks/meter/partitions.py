@@ -8,7 +8,10 @@ being made.
 from collections.abc import Collection
 
 from tokenworks.base import clock
+from tokenworks.base.database import Pool
 from tokenworks.ledger.seal import Connection
+from tokenworks.ledger.store import transaction
+from tokenworks.meter.tables import STREAM
 
 DAYS_AHEAD = 2
 
@@ -40,6 +43,12 @@ async def make(conn: Connection, days: Collection[int]) -> int:
             f"ALTER TABLE usage_record ATTACH PARTITION {table} FOR VALUES FROM ({day * DAY_NS}) TO ({last})".encode()
         )
     return len(wanted)
+
+
+async def make_ahead(pool: Pool, now_ns: int) -> int:
+    """Make the partitions of today and the days to come; how many were missing."""
+    async with transaction(pool, STREAM, now_ns) as conn:
+        return await make(conn, range(now_ns // DAY_NS, now_ns // DAY_NS + DAYS_AHEAD + 1))
 
 
 def name(day: int) -> str:

@@ -23,9 +23,7 @@ from tokenworks.meter.journals import Advance, Cursor
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.rows import Written
 from tokenworks.meter.shipments import Shipment, ShipmentFault
-from tokenworks.meter.tables import SEALED
-
-STREAM = "meter"
+from tokenworks.meter.tables import SEALED, STREAM
 
 
 class Posted(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from tokenworks.ledger.seal import SealedTable
 
+STREAM = "meter"
+
 OPENING_COLUMNS = (
     *("request_id", "opened_at_ns", "legal_entity_id", "billing_account_id", "key_id", "model", "streamed"),
     *("input_max", "output_max", "reserved"),
