@@ -57,7 +57,7 @@ async def test_verify_finds_a_row_edited_by_hand(kept: Kept) -> None:
         url = settings.database_url
         with Connection.connect(url) as connection:
             connection.execute("SET session_replication_role = replica")
-            connection.execute("UPDATE charge SET amount = amount - 1 WHERE ordinal = 0")
+            connection.execute("UPDATE usage_record SET charges[1].amount = charges[1].amount - 1")
         command = (sys.executable, "-m", "tokenworks.cli", "verify", "--json", "--database", url)
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()

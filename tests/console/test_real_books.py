@@ -54,7 +54,7 @@ async def test_a_request_moves_every_figure(page: Page, scripted: tuple[Scripted
 
     async with office.pool.connection() as connection:
         await connection.execute("SET session_replication_role = replica")
-        await connection.execute("UPDATE charge SET amount = amount + 1")
+        await connection.execute("UPDATE usage_record SET charges[1].amount = charges[1].amount + 1")
     await page.reload()
     await expect(page.locator("#seal")).to_contain_text("checks fail")
 

@@ -114,11 +114,20 @@ def has_frame(data: bytes, starts: int) -> bool:
 
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Offset and payload of every frame; anything that is not a whole, undamaged frame is a `FrameFault`."""
-    view = memoryview(data)
-    offset = 0
-    while offset < len(data):
-        size = frame_size(view, offset)
-        if not size:
-            raise FrameFault(f"no whole frame at byte {offset} of {len(data)}")
-        yield offset, data[offset + FRAME_HEADER_BYTES : offset + size]
-        offset += size
+    offset, whole = 0, len(data)
+    while offset < whole:
+        start = offset + FRAME_HEADER_BYTES
+        if start > whole:
+            raise FrameFault(f"no whole frame at byte {offset} of {whole}")
+        size, checksum = _unpack_frame_header(data, offset)
+        end = start + size
+        payload = data[start:end]
+        # The same questions as in `frame_size`, asked here because metering asks them of every entry.
+        if (
+            not 0 < size <= PAYLOAD_BYTES_MAX
+            or end > whole
+            or _crc32(payload, _crc32(data[offset : offset + 4])) != checksum
+        ):
+            raise FrameFault(f"no whole frame at byte {offset} of {whole}")
+        yield offset, payload
+        offset = end

@@ -1,101 +1,162 @@
 """Prometheus metrics of posted usage. Names and labels follow OpenTelemetry's GenAI conventions where they exist.
 
 Their token types count cached and cache-writing tokens as input and reasoning as output; the disjoint classes that
-charges are made of are in `tokenworks_tokens_total`.
+charges are made of are in `tokenworks_tokens_total`. Counting is on the way of every record, so it is done here in
+plain numbers, and the client library is asked only when somebody reads them.
 """
 
-from collections import Counter as TallyOf
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tokenworks.core.metering import Outcome, Record
-from tokenworks.core.usage import CLASSES, NONE, Tokens
+from tokenworks.core.usage import CLASSES
 
-# Buckets as the conventions advise; all in seconds or tokens.
+# Buckets as the conventions advise; of durations in milliseconds.
 _TOKENS = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
-_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_SECOND_NS = 1_000_000_000
+_DURATION_MS = (10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240, 20_480, 40_960, 81_920)
+_FIRST_TOKEN_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1_000, 2_500, 5_000, 7_500, 10_000)
+_MS = 1_000_000
+_SECOND = 1_000_000_000
 _LABELS = ("gen_ai_operation_name", "gen_ai_request_model")
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics in one registry; fed with every committed batch."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._usage = Histogram(
-            "gen_ai_client_token_usage",
-            "Tokens of a request by type",
-            (*_LABELS, "gen_ai_token_type"),
-            registry=registry,
-            buckets=_TOKENS,
-        )
-        self._duration = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Time from the opening to the closing of a request",
-            (*_LABELS, "error_type"),
-            registry=registry,
-            buckets=_DURATION_S,
-        )
-        self._first_token = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Time from the opening of a request to its first token",
-            _LABELS,
-            registry=registry,
-            buckets=_FIRST_TOKEN_S,
-        )
-        self._tokens = Counter(
-            "tokenworks_tokens",
-            "Tokens posted, by disjoint class",
-            ("gen_ai_request_model", "token_class"),
-            registry=registry,
-        )
-        self._records = Counter(
-            "tokenworks_usage_records", "Records posted", ("gen_ai_request_model", "basis", "ending"), registry=registry
-        )
-        self._repeats = Counter("tokenworks_usage_repeats", "Closings that came again, skipped", registry=registry)
-        self._unproven = Counter(
-            "tokenworks_usage_unproven", "Charges posted to loss because their lease had ended", registry=registry
-        )
-        self._shipments = Counter("tokenworks_shipments", "Journal batches posted", registry=registry)
-        self._by_model: dict[str, _OfModel] = {}
+        self._models: defaultdict[str, _OfModel] = defaultdict(_OfModel)
+        self._shipments = 0
+        self._repeats = 0
+        self._unproven = 0
+        self._gaps = 0
+        self._waiting: dict[str, int] = {}
+        registry.register(self)
 
     def observe(self, outcome: Outcome) -> None:
         """Count a committed batch."""
-        self._shipments.inc()
-        self._repeats.inc(outcome.repeats)
-        self._unproven.inc(outcome.unproven)
-        tokens: dict[str, Tokens] = {}
-        endings: TallyOf[tuple[str, str, str]] = TallyOf()
+        self._shipments += 1
+        self._repeats += outcome.repeats
+        self._unproven += outcome.unproven
         for record in outcome.records:
-            model, closing = record.opening.model, record.closing
-            tokens[model] = tokens.get(model, NONE) + closing.tokens
-            endings[model, closing.basis, closing.ending] += 1
-            self._observe(record)
-        for model, total in tokens.items():
-            for name, count in zip(CLASSES, total.each(), strict=True):
-                self._tokens.labels(model, name).inc(count)
-        for labels, count in endings.items():
-            self._records.labels(*labels).inc(count)
+            self._models[record.opening.model].add(record)
 
-    def _observe(self, record: Record) -> None:
-        model, closing = record.opening.model, record.closing
-        children = self._by_model.get(model)
-        if children is None:
-            children = self._by_model[model] = _OfModel(model, self._usage, self._first_token)
-        children.input.observe(closing.tokens.read)
-        children.output.observe(closing.tokens.written)
-        if closing.first_token_after_ns > 0:
-            children.first_token.observe(closing.first_token_after_ns / _SECOND_NS)
-        error = "" if closing.ending == "finished" else closing.ending
-        duration_ns = max(0, closing.closed_at_ns - record.opening.opened_at_ns)
-        self._duration.labels("chat", model, error).observe(duration_ns / _SECOND_NS)
+    def gap(self) -> None:
+        """Count a shipment that was refused because bytes before it are missing."""
+        self._gaps += 1
+
+    def waiting(self, worker: str, waiting_bytes: int) -> None:
+        """Say how many bytes of a worker's journal were not posted when it shipped last."""
+        self._waiting[worker] = waiting_bytes
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers as they are now, for a reader."""
+        yield from self._histograms()
+        yield from self._usage()
+        for name, text, count in (
+            ("tokenworks_usage_repeats", "Closings that came again, skipped", self._repeats),
+            ("tokenworks_usage_unproven", "Charges posted to loss because their lease had ended", self._unproven),
+            ("tokenworks_shipments", "Journal batches posted", self._shipments),
+            ("tokenworks_shipment_gaps", "Shipments refused because bytes before them are missing", self._gaps),
+        ):
+            yield CounterMetricFamily(name, text, count)
+        waiting = GaugeMetricFamily(
+            "tokenworks_usage_waiting_bytes", "Journal bytes that a worker had not shipped yet", labels=("worker",)
+        )
+        for worker, waiting_bytes in self._waiting.items():
+            waiting.add_metric((worker,), waiting_bytes)
+        yield waiting
+
+    def _histograms(self) -> Iterator[Metric]:
+        usage = HistogramMetricFamily(
+            "gen_ai_client_token_usage", "Tokens of a request by type", labels=(*_LABELS, "gen_ai_token_type")
+        )
+        duration = HistogramMetricFamily(
+            "gen_ai_server_request_duration_seconds",
+            "Time from the opening to the closing of a request",
+            labels=(*_LABELS, "error_type"),
+        )
+        first_token = HistogramMetricFamily(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from the opening of a request to its first token",
+            labels=_LABELS,
+        )
+        for name, model in self._models.items():
+            usage.add_metric(("chat", name, "input"), model.read.buckets(1), model.read.total)
+            usage.add_metric(("chat", name, "output"), model.written.buckets(1), model.written.total)
+            first_token.add_metric(
+                ("chat", name), model.first_token.buckets(_SECOND), model.first_token.total / _SECOND
+            )
+            for error, histogram in model.duration.items():
+                duration.add_metric(("chat", name, error), histogram.buckets(_SECOND), histogram.total / _SECOND)
+        yield from (usage, duration, first_token)
+
+    def _usage(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily(
+            "tokenworks_tokens", "Tokens posted, by disjoint class", labels=("gen_ai_request_model", "token_class")
+        )
+        records = CounterMetricFamily(
+            "tokenworks_usage_records", "Records posted", labels=("gen_ai_request_model", "basis", "ending")
+        )
+        for name, model in self._models.items():
+            for token_class, count in zip(CLASSES, model.tokens, strict=True):
+                tokens.add_metric((name, token_class), count)
+            for (basis, ending), count in model.endings.items():
+                records.add_metric((name, basis, ending), count)
+        yield from (tokens, records)
+
+
+class _Histogram:
+    """How many values lie up to each bound, and their sum."""
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.total = 0
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+
+    def add(self, value: int) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self, divisor: int) -> list[tuple[str, float]]:
+        """As the text format has them: counted up, bounds in the metric's unit."""
+        counted = 0
+        shown: list[tuple[str, float]] = []
+        for bound, count in zip((*self._bounds, None), self._counts, strict=True):
+            counted += count
+            shown.append(("+Inf" if bound is None else str(bound / divisor), counted))
+        return shown
 
 
 class _OfModel:
-    """A model's children of the metrics: looking labels up costs more than counting."""
+    """What is counted for one model."""
 
-    def __init__(self, model: str, usage: Histogram, first_token: Histogram) -> None:
-        self.input = usage.labels("chat", model, "input")
-        self.output = usage.labels("chat", model, "output")
-        self.first_token = first_token.labels("chat", model)
+    def __init__(self) -> None:
+        self.read = _Histogram(_TOKENS)
+        self.written = _Histogram(_TOKENS)
+        self.first_token = _Histogram(tuple(bound * _MS for bound in _FIRST_TOKEN_MS))
+        self.duration: defaultdict[str, _Histogram] = defaultdict(_durations)
+        self.tokens = [0] * len(CLASSES)
+        self.endings: Counter[tuple[str, str]] = Counter()
+
+    def add(self, record: Record) -> None:
+        closing = record.closing
+        counts = closing.tokens.each()
+        for place, count in enumerate(counts):
+            if count:
+                self.tokens[place] += count
+        self.read.add(counts[0] + counts[1] + counts[2])
+        self.written.add(counts[3] + counts[4])
+        if closing.first_token_after_ns > 0:
+            self.first_token.add(closing.first_token_after_ns)
+        error = "" if closing.ending == "finished" else closing.ending
+        self.duration[error].add(max(0, closing.closed_at_ns - record.opening.opened_at_ns))
+        self.endings[closing.basis, closing.ending] += 1
+
+
+def _durations() -> _Histogram:
+    return _Histogram(tuple(bound * _MS for bound in _DURATION_MS))
