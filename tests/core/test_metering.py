@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenworks.core.journal import Attempt, Checkpoint, Closing, Entry, Head, LeaseClose, Opening
-from tokenworks.core.metering import Batch, EntryFault, Known, Named, OpenLease, Outcome, SoldBucket, decide, named
+from tokenworks.core.metering import Batch, EntryFault, Known, Named, Outcome, decide, named
 from tokenworks.core.purse import Charge
+from tokenworks.core.standing import OpenLease, SoldBucket
 from tokenworks.core.usage import NONE, Tokens
 
 BUCKET = SoldBucket("le", "acc", "token", "CNY", 9_000, 100, 0)

@@ -5,6 +5,7 @@ from ledger.edits import edits_missed
 from tokenworks.base.database import Pool
 from tokenworks.core.journal import LeaseClose
 from tokenworks.ledger.buckets import expire_due
+from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 
 CACHES = {"seal", "seal_stream", "journal"}
@@ -13,6 +14,10 @@ TABLES = sorted(CACHES | {table.name for table in SEALED})
 
 async def history(pool: Pool) -> None:
     """A past that leaves at least one row in every table."""
+    epochs = Epochs(pool, SETTINGS)
+    first_epoch = await epochs.notice(SECOND)
+    assert first_epoch is not None
+    await epochs.site_shipped(first_epoch.epoch, "site", SECOND)
     await sell(pool, bucket("b"))
     await sell(pool, bucket("short", until_s=2, priority=1), granted=500)
     first, second = await lease(pool, 1, 50), await lease(pool, 2, 300)

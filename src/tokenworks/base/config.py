@@ -79,6 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_grace_ms: Annotated[
         Positive, Meta(description="time for a late journal after use_until and the longest request, before reclaim")
     ] = 300_000
+    standby_required: Annotated[
+        bool, Meta(description="grant no lease while no synchronous standby of the database is attached")
+    ] = False
     request_longest_ms: Annotated[Positive, Meta(description="longest life of one model request")] = 600_000
 
     body_bytes_max: Annotated[Positive, Meta(description="largest request body")] = 10 << 20

@@ -28,15 +28,29 @@ class DatabaseFault(Exception):
 
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 8) -> Pool:
-    """Connections that begin a transaction with their first statement; `async with pool.connection()` commits it."""
+    """Connections that begin a transaction with their first statement; `async with pool.connection()` commits it.
+
+    A commit is answered when it is durable, on the synchronous standby too if there is one, whatever the server's
+    default is. A transaction for which less is enough says so itself.
+    """
     await check(url)
-    pool: Pool = AsyncConnectionPool(url, min_size=min_size, max_size=max_size, open=False)
+    pool: Pool = AsyncConnectionPool(url, min_size=min_size, max_size=max_size, open=False, configure=_make_durable)
     try:
         await pool.open(wait=True, timeout=_CONNECT_TIMEOUT_S)
     except PoolTimeout as fault:
         await pool.close()
         raise DatabaseFault(f"the database at {shown(url)} did not accept {min_size} connections") from fault
     return pool
+
+
+async def _make_durable(connection: AsyncConnection[TupleRow]) -> None:
+    await connection.execute(
+        """
+        SELECT set_config('synchronous_commit', 'on', false)
+        WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+        """
+    )
+    await connection.commit()
 
 
 async def check(url: str) -> str:

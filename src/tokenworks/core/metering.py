@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from tokenworks.core import postings
-from tokenworks.core.journal import Closing, Entry, Head, LeaseClose, Opening
+from tokenworks.core.journal import Closing, Entry, Head, LeaseClose, LeaseTaken, Opening
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.core.purse import Charge
-from tokenworks.core.sales import owed, recognised
+from tokenworks.core.standing import OpenLease, Registered, SoldBucket, Standing
 from tokenworks.core.usage import Tokens
 
 UNPROVEN_FLAG = "unproven"
@@ -27,37 +27,6 @@ Accounts = tuple[str, str, str]  # debit, credit, unit
 
 class EntryFault(Exception):
     """Entries that no correct worker writes; the whole batch is refused, the text says why."""
-
-
-class OpenLease(msgspec.Struct, frozen=True, gc=False):
-    """A lease that has not ended; `left` is what the ledger has on it."""
-
-    bucket_id: str
-    left: int
-
-
-class SoldBucket(msgspec.Struct, frozen=True, gc=False):
-    """A bucket's owner and price; `consumed` is what was spent or expired so far.
-
-    Of a credit bucket `payer` says who owes for use, `net` and `tax` are of the whole limit, and `consumed` is what was
-    spent: what expires of it was never owed.
-    """
-
-    legal_entity_id: str
-    billing_account_id: str
-    unit: str
-    currency: str
-    net: int
-    granted: int
-    consumed: int
-    tax: int = 0
-    payer: str = ""
-
-    def earned(self, consumed: int) -> tuple[int, int]:
-        """The revenue of so much use, and the tax owed on it: none where it was paid before."""
-        if self.payer:
-            return owed(self.net, self.tax, consumed, self.granted)
-        return recognised(self.net, consumed, self.granted), 0
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -75,10 +44,11 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Named(msgspec.Struct, frozen=True):
-    """What a batch names and the ledger must look up: leases, and openings of earlier batches."""
+    """What a batch names and the ledger must look up: leases, openings of earlier batches, leases newly taken."""
 
     leases: frozenset[int]
     openings: frozenset[int]
+    taken: Mapping[int, str] = {}
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -102,16 +72,22 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class LeaseEnd(msgspec.Struct, frozen=True, gc=False):
-    """A lease given back: `remainder` goes back to the bucket; `claimed` is what the worker said was left."""
+    """A lease given back: `remainder` goes back to the bucket; `claimed` is what the worker said was left.
+
+    Of a lease that drew what it charged, the worker cannot know what was left.
+    """
 
     lease_id: int
     legal_entity_id: str
     remainder: int
-    claimed: int
+    claimed: int | None
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Everything to be written for a batch. `waiting` are openings without their closing, by position."""
+    """Everything to be written for a batch. `waiting` are openings without their closing, by position.
+
+    `through` is how far the batch could be decided: before a closing that waits for what other journals give back.
+    """
 
     opened: tuple[tuple[int, Opening], ...]
     waiting: tuple[tuple[int, Opening], ...]
@@ -120,6 +96,8 @@ class Outcome(msgspec.Struct, frozen=True):
     postings: tuple[Posting, ...]
     repeats: int
     unproven: int
+    through: int
+    registered: tuple[Registered, ...] = ()
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -132,50 +110,12 @@ class Batch(msgspec.Struct, frozen=True):
     entries: tuple[tuple[int, Entry], ...]
 
 
-class Standing:
-    """What leases and buckets have left while batches are decided, one after another, within one transaction."""
-
-    def __init__(self, leases: Mapping[int, OpenLease], buckets: Mapping[str, SoldBucket]) -> None:
-        self.buckets = buckets
-        self.bucket_of = {lease_id: lease.bucket_id for lease_id, lease in leases.items()}
-        self._left = {lease_id: lease.left for lease_id, lease in leases.items()}
-        self._used: dict[str, tuple[int, int, int]] = {}  # consumed so far, and revenue and tax of it
-
-    def take(self, opening: Opening, charge: Charge) -> SoldBucket | None:
-        """Take a charge from its lease, if the ledger can confirm that this account leased it and enough is left."""
-        left = self._left.get(charge.lease_id)
-        if left is None or left < charge.amount or self.bucket_of[charge.lease_id] != charge.bucket_id:
-            return None
-        bucket = self.buckets[charge.bucket_id]
-        if (
-            bucket.billing_account_id != opening.billing_account_id
-            or bucket.legal_entity_id != opening.legal_entity_id
-            or bucket.unit != charge.unit
-        ):
-            return None
-        self._left[charge.lease_id] = left - charge.amount
-        return bucket
-
-    def earn(self, bucket_id: str, amount: int) -> tuple[int, int]:
-        """The revenue that this much more of a bucket recognises, and the tax that is owed for it."""
-        bucket = self.buckets[bucket_id]
-        used = self._used.get(bucket_id)
-        consumed, net_before, tax_before = used or (bucket.consumed, *bucket.earned(bucket.consumed))
-        consumed += amount
-        net, tax = bucket.earned(consumed)
-        self._used[bucket_id] = (consumed, net, tax)
-        return net - net_before, tax - tax_before
-
-    def end(self, lease_id: int) -> int | None:
-        """End a lease; gives what was left, or None if it had ended before."""
-        return self._left.pop(lease_id, None)
-
-
 def named(entries: Iterable[tuple[int, Entry]]) -> Named:
     """What to look up before deciding; raises `EntryFault` for entries that no correct worker writes."""
     leases: set[int] = set()
     opened: set[int] = set()
     earlier: set[int] = set()
+    taken: dict[int, str] = {}
     for position, entry in entries:
         if isinstance(entry, Closing):
             if entry.opening >= position:
@@ -188,9 +128,11 @@ def named(entries: Iterable[tuple[int, Entry]]) -> Named:
             opened.add(position)
         elif isinstance(entry, LeaseClose):
             leases.add(entry.lease_id)
+        elif isinstance(entry, LeaseTaken) and entry.bucket_id:
+            taken[entry.lease_id] = entry.bucket_id
         elif isinstance(entry, Head) and position > 0:
             raise EntryFault(f"a second head at {position}")
-    return Named(frozenset(leases), frozenset(earlier))
+    return Named(frozenset(leases), frozenset(earlier), taken)
 
 
 def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outcome:
@@ -198,12 +140,15 @@ def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outc
     sheet = _Sheet(known, standing or Standing(known.leases, known.buckets))
     for position, entry in batch.entries:
         if isinstance(entry, Closing):
-            sheet.close(position, entry)
+            if not sheet.close(position, entry):
+                return sheet.outcome(msgspec.structs.replace(batch, through_position=position))
         elif isinstance(entry, Opening):
             sheet.opened[position] = entry
         elif isinstance(entry, LeaseClose):
             sheet.end_lease(entry)
-        # The head was checked at the door; checkpoints and leases taken matter to the worker's successor only.
+        elif isinstance(entry, LeaseTaken):
+            sheet.take_lease(entry)
+        # The head was checked at the door; checkpoints matter to the worker's successor only.
     return sheet.outcome(batch)
 
 
@@ -217,23 +162,31 @@ class _Sheet:
         self._closed = set(known.closed)
         self._records: list[Record] = []
         self._ends: list[LeaseEnd] = []
+        self._registered: list[Registered] = []
         self._repeats = 0
         self._unproven = 0
         # Sums of what moves, by what tells it apart: texts of accounts are made once for each, at the end.
         self._spent: Counter[tuple[int, str]] = Counter()
         self._earned: Counter[str] = Counter()
         self._taxed: Counter[str] = Counter()
+        self._drawn: Counter[int] = Counter()
         self._lost: Counter[tuple[str, str]] = Counter()
         self._costs: Counter[tuple[str, str, str]] = Counter()
 
-    def close(self, position: int, closing: Closing) -> None:
+    def close(self, position: int, closing: Closing) -> bool:
+        """False, and nothing done, where it must wait for what other journals give back."""
         place = closing.opening
         if place in self._closed:
             self._repeats += 1
-            return
+            return True
         opening = self.opened.get(place) or self._known.openings.get(place)
         if opening is None:
             raise EntryFault(f"the closing at {position} names no opening: there is none at {place}")
+        if self._standing.drawing:
+            drawn = self._standing.draw(closing.charges)
+            if drawn is None:
+                return False
+            self._drawn.update(drawn)
         self._closed.add(place)
         lines = tuple([self._charge(opening, charge) for charge in closing.charges])
         entity = opening.legal_entity_id
@@ -244,13 +197,21 @@ class _Sheet:
             if not line.proven:
                 flags = (*closing.flags, UNPROVEN_FLAG)
         self._records.append(Record(place, position, opening, closing, lines, flags))
+        return True
+
+    def take_lease(self, taken: LeaseTaken) -> None:
+        """Most are known; one whose grant was lost is registered again."""
+        registered = self._standing.register(taken)
+        if registered is not None:
+            self._registered.append(registered)
 
     def end_lease(self, close: LeaseClose) -> None:
         """A lease that has ended already, reclaimed for example, is not given back a second time."""
         left = self._standing.end(close.lease_id)
         if left is not None:
             bucket = self._standing.buckets[self._standing.bucket_of[close.lease_id]]
-            self._ends.append(LeaseEnd(close.lease_id, bucket.legal_entity_id, left, close.remainder))
+            claimed = None if close.lease_id in self._standing.drawing else close.remainder
+            self._ends.append(LeaseEnd(close.lease_id, bucket.legal_entity_id, left, claimed))
 
     def outcome(self, batch: Batch) -> Outcome:
         waiting = [(place, opening) for place, opening in self.opened.items() if place not in self._closed]
@@ -259,9 +220,11 @@ class _Sheet:
             waiting=tuple(waiting),
             records=tuple(self._records),
             lease_ends=tuple(self._ends),
-            postings=tuple(self._postings(batch)),
+            postings=(*self._registrations(batch), *self._postings(batch)),
             repeats=self._repeats,
             unproven=self._unproven,
+            through=batch.through_position,
+            registered=tuple(self._registered),
         )
 
     def _charge(self, opening: Opening, charge: Charge) -> Line:
@@ -277,6 +240,14 @@ class _Sheet:
         if tax:
             self._taxed[charge.bucket_id] += tax
         return Line(charge, True, revenue, bucket.currency)
+
+    def _registrations(self, batch: Batch) -> Iterator[Posting]:
+        for lost in self._registered:
+            taken = lost.taken
+            if lost.held:
+                yield postings.lease_registered(
+                    taken.lease_id, taken.bucket_id, lost.legal_entity_id, batch.at_ns, lost.unit, lost.held
+                )
 
     def _postings(self, batch: Batch) -> Iterator[Posting]:
         """One per legal entity that anything moved for. It is used when its latest record was closed."""
@@ -306,6 +277,10 @@ class _Sheet:
             bucket = buckets[bucket_id]
             source, target = postings.lease(lease_id), postings.spent(bucket_id)
             yield bucket.legal_entity_id, (source, target, bucket.unit), amount
+        for lease_id, amount in self._drawn.items():
+            bucket_id = self._standing.bucket_of[lease_id]
+            source, target = postings.available(bucket_id), postings.lease(lease_id)
+            yield buckets[bucket_id].legal_entity_id, (source, target, buckets[bucket_id].unit), amount
         for bucket_id, revenue in self._earned.items():
             bucket = buckets[bucket_id]
             source = postings.receivable(bucket.payer) if bucket.payer else postings.liability(bucket_id)

@@ -155,6 +155,18 @@ def leased(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit
     return Posting("lease_granted", f"lease/{lease_id}", legal_entity_id, at_ns, transfers, {"lease": lease_id})
 
 
+def lease_registered(
+    lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit: str, amount: int, epoch: int = 0
+) -> Posting:
+    """A lease whose grant the ledger lost, in a failover or a restore, takes out of available again.
+
+    `epoch` is the one that was settled by it; 0 when its journal said so.
+    """
+    transfers = (Transfer(available(bucket_id), lease(lease_id), unit, amount),)
+    event = f"lease/{lease_id}/registered/{epoch}"
+    return Posting("lease_registered", event, legal_entity_id, at_ns, transfers, {"lease": lease_id})
+
+
 def lease_reclaimed(lease_id: int, bucket_id: str, legal_entity_id: str, at_ns: int, unit: str, left: int) -> Posting:
     """A lease whose worker stayed silent past every deadline goes back to available."""
     transfers = nonzero((Transfer(lease(lease_id), available(bucket_id), unit, left),))

@@ -251,7 +251,7 @@ class Leases:
         if reply.refusal is not None and reply.refusal.code is Code.LEASE_UNAVAILABLE:
             return reply.refusal
         holding.unanswered = None
-        self._take(holding, reply, sent.sent_ns)
+        self._take(holding, reply, sent)
         return reply.refusal
 
     def _request(self, holding: Holding, group: list[Ask]) -> LeaseRequest:
@@ -268,11 +268,13 @@ class Leases:
             pace=pace.need() if pace else _NOTHING,
         )
 
-    def _take(self, holding: Holding, reply: LeaseReply, sent_ns: int) -> None:
-        for lease in reply.leases:
+    def _take(self, holding: Holding, reply: LeaseReply, sent: Sent) -> None:
+        wall_ns = clock.wall_ns() - clock.boot_ns()
+        for ordinal, lease in enumerate(reply.leases):
             # Time runs from when the request was sent: the ledger's clock started no earlier.
-            use_until_ns = sent_ns + lease.use_for_ns
-            self._append(LeaseTaken(lease.lease_id, lease.amount))
+            use_until_ns = sent.sent_ns + lease.use_for_ns
+            name = (lease.bucket.id, sent.request.sequence, ordinal)
+            self._append(LeaseTaken(lease.lease_id, lease.amount, *name, wall_ns + use_until_ns))
             holding.purse.add(
                 Slice(lease.lease_id, lease.bucket, lease.amount, lease.amount, use_until_ns, lease.linger)
             )

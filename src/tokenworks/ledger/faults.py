@@ -19,3 +19,10 @@ class Overdrawn(LedgerFault):
     def __init__(self, code: str) -> None:
         super().__init__(f"{code} would go below zero")
         self.code = code
+
+
+class EpochUnknown(LedgerFault):
+    """The database is not the one that the newest ledger epoch was opened on: a failover nobody has noticed yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has another timeline than the ledger's epoch; a new epoch is about to begin")

@@ -1,6 +1,7 @@
 """Rows of the tables `lease` and `lease_end`: reading, locking and adding them. Who gets what is decided elsewhere."""
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,10 @@ from tokenworks.ledger.buckets import TERMS, terms
 from tokenworks.ledger.seal import Connection
 
 Name = tuple[str, str, int]  # worker, epoch, sequence
+
+
+# Stands for the digest of the request in leases that were registered again: nobody knows the request any more.
+REGISTERED = ""
 
 
 class NewLease(msgspec.Struct, frozen=True):
@@ -26,6 +31,17 @@ class NewLease(msgspec.Struct, frozen=True):
     def key(self) -> tuple[Name, int]:
         """What names the lease before it has an id."""
         return (self.name, self.ordinal)
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A lease whose grant this ledger lost, as its worker wrote it down; to be registered again."""
+
+    lease_id: int
+    name: Name
+    ordinal: int
+    bucket_id: str
+    amount: int
+    use_until_ns: int
 
 
 class Before(msgspec.Struct, frozen=True):
@@ -130,27 +146,78 @@ async def insert_leases(conn: Connection, new: list[NewLease], now_ns: int) -> d
     return {((row[0], row[1], row[2]), row[3]): row[4] for row in await cursor.fetchall()}
 
 
-async def lock_due(conn: Connection, silent_since_ns: int, limit: int) -> list[Due]:
-    """Open leases not to be used since then. Their buckets are locked first, as metering does."""
+async def find_lost(conn: Connection, lease_ids: Collection[int]) -> frozenset[int]:
+    """Which of these leases, all taken by workers, the ledger does not know.
+
+    Ids that it has yet to give are not among them: such a lease would be granted a second time.
+    """
     cursor = await conn.execute(
         """
-        SELECT id FROM bucket WHERE id IN (
-            SELECT bucket_id FROM lease WHERE open AND use_until_ns <= %s ORDER BY use_until_ns, id LIMIT %s)
-        ORDER BY id FOR NO KEY UPDATE
+        SELECT t.id FROM unnest(%s::bigint[]) AS t (id)
+        WHERE t.id <= pg_sequence_last_value(pg_get_serial_sequence('lease', 'id')::regclass)
+            AND NOT EXISTS (SELECT FROM lease l WHERE l.id = t.id)
         """,
-        (silent_since_ns, limit),
+        (numbers(lease_ids),),
+    )
+    return frozenset([int(row[0]) for row in await cursor.fetchall()])
+
+
+async def register(conn: Connection, lost: Sequence[Lost], now_ns: int) -> None:
+    """Add leases again, under the ids they had."""
+    if not lost:
+        return
+    await conn.execute(
+        """
+        INSERT INTO lease (id, worker, epoch, sequence, ordinal, request_digest, bucket_id, amount, use_until_ns,
+            linger, granted_at_ns)
+        OVERRIDING SYSTEM VALUE
+        SELECT id, worker, epoch, sequence, ordinal, %s, bucket_id, amount, use_until_ns, false, %s
+        FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::integer[], %s::text[], %s::numeric[],
+            %s::bigint[]) AS l (id, worker, epoch, sequence, ordinal, bucket_id, amount, use_until_ns)
+        """,
+        (
+            REGISTERED,
+            now_ns,
+            numbers(lease.lease_id for lease in lost),
+            texts(lease.name[0] for lease in lost),
+            texts(lease.name[1] for lease in lost),
+            numbers(lease.name[2] for lease in lost),
+            numbers(lease.ordinal for lease in lost),
+            texts(lease.bucket_id for lease in lost),
+            numbers(lease.amount for lease in lost),
+            numbers(lease.use_until_ns for lease in lost),
+        ),
+    )
+
+
+async def lock_due(
+    conn: Connection, silent_since_ns: int, shipping: Collection[str], final: Collection[str], limit: int
+) -> list[Due]:
+    """Open leases not to be used since then, but for epochs that are `shipping`, and all of epochs that are `final`.
+
+    Their buckets are locked first, as metering does.
+    """
+    is_due = "open AND ((use_until_ns <= %(since)s AND NOT epoch = ANY(%(shipping)s)) OR epoch = ANY(%(final)s))"
+    values = {"since": silent_since_ns, "shipping": list(shipping), "final": list(final), "limit": limit}
+    cursor = await conn.execute(
+        f"""
+        SELECT id FROM bucket WHERE id IN (
+            SELECT bucket_id FROM lease WHERE {is_due} ORDER BY use_until_ns, id LIMIT %(limit)s)
+        ORDER BY id FOR NO KEY UPDATE
+        """.encode(),  # noqa: S608 - a condition of ours
+        values,
     )
     buckets = [str(row[0]) for row in await cursor.fetchall()]
     cursor = await conn.execute(
-        """
-        SELECT l.id, l.bucket_id, b.legal_entity_id, b.unit, a.balance
-        FROM lease l
+        f"""
+        SELECT l.id, l.bucket_id, b.legal_entity_id, b.unit, coalesce(a.balance, 0)
+        FROM (SELECT * FROM lease WHERE {is_due}) l
         JOIN bucket b ON b.id = l.bucket_id
-        JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
-        WHERE l.open AND l.use_until_ns <= %s AND l.bucket_id = ANY(%s)
-        ORDER BY l.use_until_ns, l.id LIMIT %s
-        """,
-        (silent_since_ns, buckets, limit),
+        LEFT JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
+        WHERE l.bucket_id = ANY(%(buckets)s)
+        ORDER BY l.use_until_ns, l.id LIMIT %(limit)s
+        """.encode(),  # noqa: S608
+        values | {"buckets": buckets},
     )
     return [Due(row[0], row[1], row[2], row[3], int(row[4])) for row in await cursor.fetchall()]
 

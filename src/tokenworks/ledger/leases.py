@@ -5,7 +5,7 @@ named by (worker, epoch, sequence): asked again it gets the same leases, with an
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -17,7 +17,7 @@ from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, Slice
 from tokenworks.core.postings import Posting
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tariff import Tariff
-from tokenworks.ledger import lease_rows
+from tokenworks.ledger import epoch, lease_rows
 from tokenworks.ledger.lease_rows import Name, NewLease
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
@@ -33,6 +33,7 @@ class LeaseDesk:
         self._pool = pool
         self._use_ns = settings.lease_use_ms * MS
         self._share_percent = settings.lease_share_percent
+        self._standby_required = settings.standby_required
         self._reclaim_after_ns = (settings.request_longest_ms + settings.lease_grace_ms) * MS
 
     async def grant(
@@ -40,6 +41,8 @@ class LeaseDesk:
     ) -> list[LeaseReply]:
         """Answer the requests in their order, all in one transaction."""
         async with transaction(self._pool, STREAM, now_ns) as conn:
+            if (no := await epoch.refusal(conn, standby_required=self._standby_required)) is not None:
+                return [LeaseReply(refusal=no)] * len(requests)
             before = await lease_rows.granted_before(conn, {_name(request) for request in requests}, now_ns)
             held = await lease_rows.lock_held(conn, {request.billing_account_id for request in requests}, now_ns)
             sheet = _Sheet(before, held, self._use_ns, self._share_percent, now_ns)
@@ -47,10 +50,22 @@ class LeaseDesk:
             leases = await self._carry_out(conn, sheet.new, now_ns)
         return [_reply(answer, leases) for answer in answers]
 
-    async def reclaim_due(self, now_ns: int) -> int:
-        """Take back leases whose worker was silent past the longest request and the journal's grace; how many."""
+    async def reclaim_due(
+        self,
+        now_ns: int,
+        silent_since_ns: int | None = None,
+        shipping: Collection[str] = (),
+        final: Collection[str] = (),
+    ) -> int:
+        """Take back leases whose worker was silent past the longest request and the journal's grace; how many.
+
+        `silent_since_ns` is when their use must have ended, for those who know that silence had other reasons
+        meanwhile; without it the wall clock decides. Of workers whose journals (the leases' epochs) are `shipping`
+        nothing is taken, of those whose journals are `final` everything at once.
+        """
+        since_ns = now_ns - self._reclaim_after_ns if silent_since_ns is None else silent_since_ns
         async with transaction(self._pool, STREAM, now_ns) as conn:
-            due = await lease_rows.lock_due(conn, now_ns - self._reclaim_after_ns, RECLAIMS_AT_ONCE)
+            due = await lease_rows.lock_due(conn, since_ns, shipping, final, RECLAIMS_AT_ONCE)
             moves = [
                 postings.lease_reclaimed(
                     lease.lease_id, lease.bucket_id, lease.legal_entity_id, now_ns, lease.unit, lease.left

@@ -35,4 +35,9 @@ SEALED = (
         ("id",),
     ),
     SealedTable("lease_end", ("lease_id", "how", "remainder", "claimed", "ended_at_ns", "posting_id"), ("lease_id",)),
+    SealedTable(
+        "ledger_epoch", ("epoch", "cluster", "timeline", "why", "started_at_ns", "settle_until_ns"), ("epoch",)
+    ),
+    SealedTable("ledger_epoch_site", ("epoch", "site_id", "shipped_at_ns"), ("epoch", "site_id")),
+    SealedTable("ledger_epoch_end", ("epoch", "how", "settled_at_ns"), ("epoch",)),
 )

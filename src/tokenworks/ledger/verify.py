@@ -203,7 +203,8 @@ QUERIES = (
         "leases: granted, returned and ended as the book says",
         "SELECT count(*) FROM lease",
         f"""SELECT 'lease ' || l.id FROM ({_LEASE_BOOK}) l LEFT JOIN lease_end e ON e.lease_id = l.id
-            WHERE l.balance IS NULL OR l.granted <> l.amount OR l.open <> (e.lease_id IS NULL)
+            WHERE l.granted > l.amount OR (l.request_digest <> '' AND (l.balance IS NULL OR l.granted <> l.amount))
+                OR l.open <> (e.lease_id IS NULL)
                 OR l.returned <> coalesce(e.remainder, 0)
                 OR (e.lease_id IS NOT NULL AND l.balance <> 0)
                 OR e.claimed <> e.remainder""",  # noqa: S608

@@ -8,6 +8,9 @@ from tokenworks.core.metering import Batch, Outcome
 from tokenworks.ledger.arrays import flags, numbers, texts
 from tokenworks.ledger.seal import Connection
 
+# How many requests that are still open one answer names.
+WAITING_MAX = 1_000
+
 
 class Cursor(msgspec.Struct, frozen=True):
     """How far a journal is posted, and the requests opened and closed in it."""
@@ -53,6 +56,19 @@ async def posted_through(conn: Connection, journal_id: str) -> int:
     found = await conn.execute("SELECT posted_through FROM journal WHERE id = %s", (journal_id,))
     row = await found.fetchone()
     return int(row[0]) if row else 0
+
+
+async def waiting(conn: Connection, journal_id: str) -> tuple[int, ...]:
+    """Positions of openings without a closing, the first few."""
+    found = await conn.execute(
+        """
+        SELECT position FROM usage_opening o WHERE journal_id = %s AND NOT EXISTS (
+            SELECT FROM usage_record r WHERE (r.journal_id, r.position) = (o.journal_id, o.position))
+        ORDER BY position LIMIT %s
+        """,
+        (journal_id, WAITING_MAX),
+    )
+    return tuple([int(row[0]) for row in await found.fetchall()])
 
 
 async def advance(conn: Connection, advances: Sequence[Advance]) -> None:

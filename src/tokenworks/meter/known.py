@@ -1,23 +1,54 @@
 """What the ledger knows of the leases, buckets and openings that batches name, read under the right locks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from tokenworks.core import postings
 from tokenworks.core.journal import Opening, Reserved
-from tokenworks.core.metering import Known, Named, OpenLease, SoldBucket
+from tokenworks.core.metering import Known, Named
+from tokenworks.core.standing import OpenLease, SoldBucket, Standing
 from tokenworks.ledger import accounts
-from tokenworks.ledger.arrays import numbers
+from tokenworks.ledger.arrays import numbers, texts
+from tokenworks.ledger.lease_rows import REGISTERED, find_lost
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter.tables import OPENING_COLUMNS
 
-Shared = tuple[dict[int, OpenLease], dict[str, SoldBucket]]
+Held = tuple[dict[int, OpenLease], dict[str, SoldBucket]]
 
 
-async def look_up(conn: Connection, lease_ids: Collection[int]) -> Shared:
-    """Open leases and their buckets, by id. The buckets are locked, so that nobody else spends, expires or reclaims."""
-    if not lease_ids:
+class Shared(msgspec.Struct, frozen=True):
+    """What all batches of a transaction share: leases, buckets, leases that were lost, what buckets have for these."""
+
+    leases: dict[int, OpenLease] = {}
+    buckets: dict[str, SoldBucket] = {}
+    lost: frozenset[int] = frozenset()
+    available: dict[str, int] = {}
+
+    def standing(self, *, is_settling: bool) -> Standing:
+        """As the batches change it."""
+        return Standing(self.leases, self.buckets, self.lost, self.available, is_settling)
+
+
+async def look_up(conn: Connection, lease_ids: Collection[int], taken: Mapping[int, str]) -> Shared:
+    """Open leases and their buckets, by id. The buckets are locked, so that nobody else spends, expires or reclaims.
+
+    `taken` are leases that workers say they took, with their buckets.
+    """
+    lost = await find_lost(conn, taken) if taken else frozenset[int]()
+    leases, buckets = await _held(conn, lease_ids, {taken[lease_id] for lease_id in lost})
+    if not lost and not any(lease.draws for lease in leases.values()):
+        return Shared(leases, buckets)
+    keys = {
+        bucket_id: (bucket.legal_entity_id, postings.available(bucket_id), bucket.unit)
+        for bucket_id, bucket in buckets.items()
+    }
+    held = await accounts.balances(conn, list(keys.values()))
+    return Shared(leases, buckets, lost, {bucket_id: held.get(key, 0) for bucket_id, key in keys.items()})
+
+
+async def _held(conn: Connection, lease_ids: Collection[int], of_lost: Collection[str]) -> Held:
+    if not lease_ids and not of_lost:
         return {}, {}
     named = numbers(sorted(lease_ids))
     cursor = await conn.execute(
@@ -25,22 +56,28 @@ async def look_up(conn: Connection, lease_ids: Collection[int]) -> Shared:
         SELECT id, legal_entity_id, billing_account_id, unit, currency, net, granted, tax,
             CASE kind WHEN 'credit' THEN payer ELSE '' END
         FROM bucket
-        WHERE id IN (SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[]))
+        WHERE id IN (SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[])) OR id = ANY(%s::text[])
         ORDER BY id FOR NO KEY UPDATE
         """,
-        (named,),
+        (named, texts(of_lost)),
     )
     rows = await cursor.fetchall()
     sold = {
         str(row[0]): SoldBucket(row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), 0, int(row[7]), row[8])
         for row in rows
     }
-    cursor = await conn.execute("SELECT id, bucket_id FROM lease WHERE id = ANY(%s::bigint[]) AND open", (named,))
-    bucket_of = {int(row[0]): str(row[1]) for row in await cursor.fetchall()}
-    return await _with_balances(conn, bucket_of, sold)
+    cursor = await conn.execute(
+        "SELECT id, bucket_id, request_digest = %s FROM lease WHERE id = ANY(%s::bigint[]) AND open",
+        (REGISTERED, named),
+    )
+    found = await cursor.fetchall()
+    bucket_of = {int(row[0]): str(row[1]) for row in found}
+    return await _with_balances(conn, bucket_of, sold, {int(row[0]) for row in found if row[2]})
 
 
-async def _with_balances(conn: Connection, bucket_of: dict[int, str], sold: dict[str, SoldBucket]) -> Shared:
+async def _with_balances(
+    conn: Connection, bucket_of: dict[int, str], sold: dict[str, SoldBucket], drawing: set[int]
+) -> Held:
     lease_keys = {
         lease_id: (bucket.legal_entity_id, postings.lease(lease_id), bucket.unit)
         for lease_id, bucket_id in bucket_of.items()
@@ -55,7 +92,9 @@ async def _with_balances(conn: Connection, bucket_of: dict[int, str], sold: dict
     keys = [*lease_keys.values(), *(key for pair in bucket_keys.values() for key in pair)]
     held = await accounts.balances(conn, keys)
     leases = {
-        lease_id: OpenLease(bucket_of[lease_id], held[key]) for lease_id, key in lease_keys.items() if key in held
+        lease_id: OpenLease(bucket_of[lease_id], held.get(key, 0), lease_id in drawing)
+        for lease_id, key in lease_keys.items()
+        if key in held or lease_id in drawing
     }
     buckets = {
         bucket_id: msgspec.structs.replace(sold[bucket_id], consumed=sum(held.get(key, 0) for key in pair))
@@ -70,7 +109,7 @@ _OWED = (postings.spent,)
 
 async def known_of(conn: Connection, journal_id: str, named: Named, shared: Shared) -> Known:
     """What one journal's batch refers to, with what all batches of the transaction share."""
-    leases, buckets = shared
+    leases, buckets = shared.leases, shared.buckets
     positions = list(named.openings)
     if not positions:
         return Known(leases, buckets, {})

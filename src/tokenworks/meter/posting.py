@@ -5,15 +5,16 @@ several journals go into one transaction; one that is refused does not keep the 
 the books is decided in `core.metering`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from tokenworks.base.database import Pool
-from tokenworks.core.metering import Batch, EntryFault, LeaseEnd, Outcome, Standing, decide
+from tokenworks.core.metering import Batch, EntryFault, LeaseEnd, Outcome, decide
+from tokenworks.core.standing import Registered
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.ledger import lease_rows
-from tokenworks.ledger.lease_rows import End
+from tokenworks.ledger import epoch, lease_rows
+from tokenworks.ledger.lease_rows import End, Lost
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
@@ -46,11 +47,17 @@ class _New(msgspec.Struct, frozen=True):
         through = max(done, self.shipment.through)
         return Batch(ship.journal_id, done, through, now_ns, tuple(self.shipment.entries))
 
+    def is_whole(self, outcome: Outcome) -> bool:
+        """Whether all of it was decided."""
+        return outcome.through == max(self.cursor.posted_through, self.shipment.through)
+
 
 async def post_batch(
     pool: Pool, ship: ShipRequest, now_ns: int, feed: Feed, metrics: Metrics | None = None
 ) -> ShipReply:
     """Post what is new in one shipment; feed and metrics learn of it after the commit."""
+    if not ship.frames and not ship.final:
+        return await _told(pool, ship)
     try:
         shipment = await shipments.read(ship)
     except ShipmentFault as fault:
@@ -63,12 +70,28 @@ async def post_batch(
 async def refused(pool: Pool, ship: ShipRequest, fault: str) -> ShipReply:
     """The answer to a shipment whose bytes are no entries."""
     async with pool.connection() as conn:
-        return ShipReply(await journals.posted_through(conn, ship.journal_id), fault)
+        number = await epoch.number(conn)
+        return ShipReply(await journals.posted_through(conn, ship.journal_id), fault, number)
+
+
+async def _told(pool: Pool, ship: ShipRequest) -> ShipReply:
+    """How far the ledger has the journal, for a shipper that asks without having anything to post."""
+    async with pool.connection() as conn:
+        number = await epoch.number(conn)
+        done = await journals.posted_through(conn, ship.journal_id)
+    return ShipReply(done, _gap(ship, done) if ship.from_position > done else "", number)
+
+
+def _gap(ship: ShipRequest, done: int) -> str:
+    return f"{ship.journal_id}: bytes from {done} to {ship.from_position} are missing"
 
 
 async def post_shipments(pool: Pool, ships: Sequence[Shipment], now_ns: int) -> list[Posted]:
     """Post what is new in these shipments, at most one of each journal, in one transaction; answers in their order."""
     async with transaction(pool, STREAM, now_ns, LEDGER_SEALED + SEALED) as conn:
+        # What a failover loses of metering is shipped again, so no standby is waited for.
+        await conn.execute("SET LOCAL synchronous_commit = local")
+        now = await epoch.current(conn)
         cursors = await journals.lock(conn, [ship.request.journal_id for ship in ships])
         answers: dict[str, Posted] = {}
         fresh: dict[str, _New] = {}
@@ -76,8 +99,15 @@ async def post_shipments(pool: Pool, ships: Sequence[Shipment], now_ns: int) -> 
             found = _what_is_new(ship, cursors[ship.request.journal_id])
             (fresh if isinstance(found, _New) else answers)[ship.request.journal_id] = found  # pyright: ignore[reportArgumentType]
         if fresh:
-            answers |= await _post(conn, [fresh[journal_id] for journal_id in sorted(fresh)], now_ns)
-    return [answers[ship.request.journal_id] for ship in ships]
+            is_settling = now is not None and not now.is_settled
+            batches = [fresh[journal_id] for journal_id in sorted(fresh)]
+            answers |= await _post(conn, batches, now_ns, is_settling=is_settling)
+    return [_in_epoch(answers[ship.request.journal_id], now.epoch if now else 0) for ship in ships]
+
+
+def _in_epoch(posted: Posted, number: int) -> Posted:
+    reply = msgspec.structs.replace(posted.reply, ledger_epoch=number)
+    return msgspec.structs.replace(posted, reply=reply)
 
 
 def tell(posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | None) -> None:
@@ -93,8 +123,7 @@ def tell(posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | N
 def _what_is_new(ship: Shipment, cursor: Cursor) -> "_New | Posted":
     journal_id, done = ship.request.journal_id, cursor.posted_through
     if ship.request.from_position > done:
-        text = f"{journal_id}: bytes from {done} to {ship.request.from_position} are missing"
-        return Posted(ShipReply(done, text), is_gap=True)
+        return Posted(ShipReply(done, _gap(ship.request, done)), is_gap=True)
     new = ship.since(done)
     if ship.through > done and (not new.entries or new.entries[0][0] != done):
         return Posted(ShipReply(done, f"{journal_id}: no entry begins at {done}"))
@@ -103,12 +132,13 @@ def _what_is_new(ship: Shipment, cursor: Cursor) -> "_New | Posted":
     return _New(new, cursor)
 
 
-async def _post(conn: Connection, fresh: list[_New], now_ns: int) -> dict[str, Posted]:
+async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling: bool) -> dict[str, Posted]:
     """Decide and write batches, in the order of their journals' ids."""
     answers: dict[str, Posted] = {}
     decided: list[tuple[_New, Batch, Outcome]] = []
-    shared = await known.look_up(conn, {lease for one in fresh for lease in one.shipment.named.leases})
-    standing = Standing(*shared)
+    taken = {lease_id: bucket_id for one in fresh for lease_id, bucket_id in one.shipment.named.taken.items()}
+    shared = await known.look_up(conn, {lease for one in fresh for lease in one.shipment.named.leases}, taken)
+    standing = shared.standing(is_settling=is_settling)
     for one in fresh:
         batch = one.batch(now_ns)
         state = await known.known_of(conn, batch.journal_id, one.shipment.named, shared)
@@ -118,7 +148,11 @@ async def _post(conn: Connection, fresh: list[_New], now_ns: int) -> dict[str, P
             text = f"{batch.journal_id}: {fault}"
             answers[batch.journal_id] = Posted(ShipReply(one.cursor.posted_through, text))
             continue
-        decided.append((one, batch, decide(batch, state, standing)))
+        outcome = decide(batch, state, standing)
+        if outcome.through == batch.from_position < batch.through_position:
+            answers[batch.journal_id] = Posted(ShipReply(outcome.through, _waits(batch.journal_id, outcome.through)))
+            continue
+        decided.append((one, msgspec.structs.replace(batch, through_position=outcome.through), outcome))
     return answers | await _write(conn, decided, now_ns)
 
 
@@ -126,7 +160,9 @@ async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], n
     postings = [posting for _, _, outcome in decided for posting in outcome.postings]
     event_ids = [done.id for done in await post_all(conn, postings, now_ns)]
     ids = iter(event_ids)
-    posting_ids = [{posting.legal_entity_id: next(ids) for posting in outcome.postings} for _, _, outcome in decided]
+    posting_ids = [_of_usage(outcome, ids) for _, _, outcome in decided]
+    lost = [_lost(one, each) for one, _, outcome in decided for each in outcome.registered]
+    await lease_rows.register(conn, lost, now_ns)
     await rows.write(
         conn,
         [
@@ -145,23 +181,41 @@ async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], n
             one.shipment.request.worker,
             batch,
             outcome,
-            one.cursor.after(batch.through_position, outcome, one.shipment.request.final),
+            one.cursor.after(batch.through_position, outcome, one.shipment.request.final and one.is_whole(outcome)),
         )
         for one, batch, outcome in decided
     ]
     await journals.advance(conn, advances)
     return {
-        advance.batch.journal_id: Posted(_reply(one, advance), advance.outcome, mine)
+        advance.batch.journal_id: Posted(await _reply(conn, one, advance), advance.outcome, mine)
         for (one, _, _), advance, mine in zip(decided, advances, posting_ids, strict=True)
     }
 
 
-def _reply(one: _New, advance: Advance) -> ShipReply:
-    after = advance.after
-    fault = ""
-    if one.shipment.request.final and not after.final:
-        fault = f"{advance.batch.journal_id}: {after.openings - after.closings} requests are still open"
-    return ShipReply(after.posted_through, fault)
+def _of_usage(outcome: Outcome, ids: Iterator[int]) -> dict[str, int]:
+    """The posting of each legal entity's usage; leases that were registered again have postings of their own."""
+    found = [(posting, next(ids)) for posting in outcome.postings]
+    return {posting.legal_entity_id: number for posting, number in found if posting.kind == "usage_posted"}
+
+
+def _lost(one: _New, lost: Registered) -> Lost:
+    taken, ship = lost.taken, one.shipment.request
+    name = (ship.worker, ship.journal_id, taken.sequence)
+    return Lost(taken.lease_id, name, taken.ordinal, taken.bucket_id, taken.amount, taken.use_until_ns)
+
+
+async def _reply(conn: Connection, one: _New, advance: Advance) -> ShipReply:
+    after, journal_id = advance.after, advance.batch.journal_id
+    if not one.is_whole(advance.outcome):
+        return ShipReply(after.posted_through, _waits(journal_id, after.posted_through))
+    if not one.shipment.request.final or after.final:
+        return ShipReply(after.posted_through)
+    fault = f"{journal_id}: {after.openings - after.closings} requests are still open"
+    return ShipReply(after.posted_through, fault, waiting=await journals.waiting(conn, journal_id))
+
+
+def _waits(journal_id: str, position: int) -> str:
+    return f"{journal_id}: the closing at {position} waits for balance that other journals give back"
 
 
 def _end(end: LeaseEnd, ids: dict[str, int]) -> End:

@@ -37,6 +37,7 @@ class Metering:
         self._metrics = metrics
         # A lock is there for as long as a shipment of its journal is: many journals never ship a final one.
         self._journals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._heard_ns: dict[str, int] = {}
 
     async def start(self) -> None:
         """Subscribe; shipments are posted from now on."""
@@ -55,9 +56,17 @@ class Metering:
         except (psycopg.Error, LedgerFault) as fault:
             first_line = str(fault).partition("\n")[0]
             reply = ShipReply(ship.from_position, f"the ledger cannot post now: {first_line}")
+        if not reply.fault and (ship.frames or ship.from_position == reply.posted_through):
+            self._heard_ns[ship.journal_id] = clock.boot_ns()
         if reply.fault:
             _log.error("shipment not posted", extra={"journal": ship.journal_id, "reason": reply.fault})
         return reply
+
+    def shipping(self, within_ns: int) -> list[str]:
+        """Journals that came nearer to their end, or said that they are at it, within this time."""
+        since_ns = clock.boot_ns() - within_ns
+        self._heard_ns = {name: heard_ns for name, heard_ns in self._heard_ns.items() if heard_ns >= since_ns}
+        return list(self._heard_ns)
 
     async def _on_shipment(self, _subject: str, payload: bytes) -> bytes:
         return _encode(await self.post(_decode(payload)))

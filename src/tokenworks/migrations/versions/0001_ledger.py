@@ -1,4 +1,4 @@
-"""Tables of the ledger: seals, accounts, postings, transfers, buckets, leases.
+"""Tables of the ledger: seals, accounts, postings, transfers, buckets, leases, epochs.
 
 Rows are only ever added, except for caches that `tokenworks verify` rebuilds: `seal_stream`, `account.balance` and
 `lease.open`. Transfers, the most numerous rows, have no key, no foreign keys and no index by seal: each would cost more
@@ -20,7 +20,7 @@ SEALED_COLUMNS = """
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (SEAL, ACCOUNT, POSTING, BUCKET, LEASE):
+    for statement in (SEAL, ACCOUNT, POSTING, BUCKET, LEASE, EPOCH):
         op.execute(statement)
 
 
@@ -139,4 +139,32 @@ CREATE TABLE lease_end (
     {SEALED_COLUMNS}
 );
 CREATE INDEX lease_end_sealed ON lease_end (stream, seq);
+"""
+
+EPOCH = f"""
+CREATE TABLE ledger_epoch (
+    epoch bigint PRIMARY KEY CHECK (epoch > 0),
+    cluster text NOT NULL,
+    timeline text NOT NULL,
+    why text NOT NULL CHECK (why IN ('created', 'failover', 'restore')),
+    started_at_ns bigint NOT NULL,
+    settle_until_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX ledger_epoch_sealed ON ledger_epoch (stream, seq);
+CREATE TABLE ledger_epoch_site (
+    epoch bigint NOT NULL REFERENCES ledger_epoch,
+    site_id text COLLATE "C" NOT NULL,
+    shipped_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS},
+    PRIMARY KEY (epoch, site_id)
+);
+CREATE INDEX ledger_epoch_site_sealed ON ledger_epoch_site (stream, seq);
+CREATE TABLE ledger_epoch_end (
+    epoch bigint PRIMARY KEY REFERENCES ledger_epoch,
+    how text NOT NULL CHECK (how IN ('created', 'shipped', 'deadline', 'operator')),
+    settled_at_ns bigint NOT NULL,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX ledger_epoch_end_sealed ON ledger_epoch_end (stream, seq);
 """
