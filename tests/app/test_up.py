@@ -33,7 +33,7 @@ def settings(data: Path, **given: int | str) -> Settings:
 
 @contextmanager
 def start(wanted: Settings, **environ: str) -> Generator[subprocess.Popen[str]]:
-    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE)}
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{HERE}:{HERE.parents[1] / 'src'}"}
     with subprocess.Popen(
         [sys.executable, str(HERE / "up_with_standins.py")],
         env=inherited | config.environment(wanted) | environ,

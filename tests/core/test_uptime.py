@@ -12,6 +12,8 @@ LOOKS = {
     "not up for so long": ([(0, True), (10, True)], 10, 11, None),
     "up, then nothing known for a while": ([(0, True), (10, True)], 14, 4, 8),
     "down in between": ([(0, True), (4, True), (6, False), (7, True), (10, True)], 10, 5, 8),
+    "looks too far apart": ([(0, True), (21, True), (22, True)], 22, 1, 1),
+    "and nothing from before": ([(0, True), (21, True), (22, True)], 22, 2, None),
     "found down ends what was up at the look before": ([(0, True), (4, True), (10, False)], 10, 4, 10),
 }
 
@@ -35,7 +37,7 @@ def test_uptime_never_exceeds_time(steps: list[tuple[int, bool]], wanted: int) -
 
 
 def watched(looks: list[tuple[int, bool]]) -> Uptime:
-    uptime = Uptime()
+    uptime = Uptime(gap_max_ns=20)
     for at, is_up in looks:
         uptime.look(at, is_up=is_up)
     return uptime

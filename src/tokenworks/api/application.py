@@ -6,6 +6,7 @@ from tokenworks.api import (
     billing,
     books,
     catalog,
+    epochs,
     errors,
     parties,
     purchasing,
@@ -24,6 +25,7 @@ ROUTERS = (
     billing.router,
     purchasing.router,
     books.router,
+    epochs.router,
     service.router,
 )
 

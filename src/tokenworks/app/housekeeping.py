@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 
 import psycopg
 
+from tokenworks.app.settling import Settling
 from tokenworks.base import clock, log
 from tokenworks.base.database import Pool
-from tokenworks.ledger import buckets
 from tokenworks.ledger.faults import LedgerFault
-from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.meter import partitions
 from tokenworks.shop.orders import OrderDesk
 
@@ -26,11 +25,9 @@ class HousekeepingOver(Exception):
     """Housekeeping ended by itself: the process must not go on without it."""
 
 
-def rounds(pool: Pool, desk: LeaseDesk, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]) -> Chores:
+def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]) -> Chores:
     """The chores, by what they do."""
-    return {
-        "expire buckets": lambda: buckets.expire_due(pool, clock.wall_ns()),
-        "reclaim leases": lambda: desk.reclaim_due(clock.wall_ns()),
+    return settling.chores() | {
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),

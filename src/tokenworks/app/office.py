@@ -21,19 +21,23 @@ import tokenworks
 from tokenworks import api, console
 from tokenworks.api import sandbox_carrier
 from tokenworks.app import housekeeping, ports, seed, verification
+from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
 from tokenworks.app.seed import Demonstration
+from tokenworks.app.settling import Settling
 from tokenworks.base import bus, clock, config, database, log
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault, Pool
 from tokenworks.console import ConsoleContext, books
+from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.service import LeaseService
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.service import Metering
+from tokenworks.meter.sites import Sites
 from tokenworks.shop import carrier
 from tokenworks.shop.carrier import Carrier
 from tokenworks.shop.orders import OrderDesk
@@ -82,6 +86,9 @@ class _Office:
         self._desk = LeaseDesk(pool, settings)
         self._leases = LeaseService(self._desk, connection, self._publisher.tariffs)
         self._metering = Metering(pool, connection, self._feed, Metrics(self._registry))
+        epochs = Epochs(pool, settings)
+        self._sites = Sites(pool, connection, epochs, self._registry)
+        self._settling = Settling(pool, epochs, Contact(pool, connection, settings), self._desk, self._metering)
 
     async def serve(self, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Start every part, say `ready` when HTTP is answered, and go on until SIGTERM."""
@@ -142,14 +149,17 @@ class _Office:
     @asynccontextmanager
     async def _services(self, orders: OrderDesk) -> AsyncGenerator[None]:
         """Everything on the bus, and housekeeping; in reverse order at the end."""
+        await self._settling.notice()
         await self._publisher.start()
         await self._leases.start()
         await self._metering.start()
-        chores = housekeeping.rounds(self._pool, self._desk, orders, self._publisher.publish_pending)
+        await self._sites.start()
+        chores = housekeeping.rounds(self._pool, self._settling, orders, self._publisher.publish_pending)
         try:
             async with housekeeping.kept(chores, self._settings.housekeeping_ms):
                 yield
         finally:
+            await self._sites.stop()
             await self._metering.stop()
             await self._leases.stop()
 

@@ -11,7 +11,17 @@ balances = group("Balances: the buckets of customers and what is left in them.")
 usage = group("Usage records: one for every request.")
 bills = group("Bills: closed periods, and the statement of the open one.")
 accounts = group("Accounts of the ledger.")
+epochs = group("Ledger epochs: what failovers and restores lost, and whether it is made good.")
 
+_EPOCH_COLUMNS = {
+    "epoch": "epoch",
+    "why": "why",
+    "timeline": "timeline",
+    "started (UTC)": "started_at",
+    "settled": "settled",
+    "settled at (UTC)": "settled_at",
+    "sites": "sites",
+}
 _BALANCE_COLUMNS = {
     "bucket": "bucket_id",
     "offer": "offer",
@@ -130,3 +140,21 @@ def list_accounts(
 def show_margin(session: Session, customer: EveryCustomerOption = None) -> None:
     """Show revenue, cost and margin as the ledger has them."""
     session.show(session.office.get("/margin", customer=customer))
+
+
+@command(epochs, "list")
+def list_epochs(session: Session) -> None:
+    """List the ledger's epochs; leases are granted while the newest is settled."""
+    session.show_list("/ledger/epochs", session.office.get("/ledger/epochs")["items"], _EPOCH_COLUMNS)
+
+
+@command(epochs, "begin")
+def begin_epoch(session: Session) -> None:
+    """Begin an epoch, after a restore that the office cannot notice by itself."""
+    session.add("/ledger/epochs")
+
+
+@command(epochs, "settle")
+def settle_epoch(session: Session) -> None:
+    """Settle the epoch without the sites that have not shipped their journals; what they have may be our loss."""
+    session.add("/ledger/epochs/settle")

@@ -22,6 +22,7 @@ _GROUPS = {
         "usage": books.usage,
         "bills": books.bills,
         "accounts": books.accounts,
+        "epochs": books.epochs,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
     "Measurements": {"bench": bench.bench},

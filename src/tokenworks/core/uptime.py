@@ -10,15 +10,19 @@ _SPELLS_MAX = 1_000
 
 
 class Uptime:
-    """What was seen by looking now and then. Before the first look nothing is known, which counts as down."""
+    """What was seen by looking now and then. Before the first look nothing is known, which counts as down.
 
-    def __init__(self) -> None:
+    Looks that are further apart than `gap_max_ns` say nothing about the time between them: nobody was there.
+    """
+
+    def __init__(self, gap_max_ns: int) -> None:
+        self._gap_max_ns = gap_max_ns
         self._spells: deque[tuple[int, int]] = deque(maxlen=_SPELLS_MAX)
         self._was_up = False
 
     def look(self, now_ns: int, *, is_up: bool) -> None:
         """It is up now, or not. Between two looks that found it up it was up."""
-        if is_up and self._was_up:
+        if is_up and self._was_up and now_ns - self._spells[-1][1] <= self._gap_max_ns:
             begin, _ = self._spells.pop()
             self._spells.append((begin, now_ns))
         elif is_up:

@@ -95,6 +95,12 @@ async def epochs(conn: Connection) -> list[Epoch]:
     return [Epoch(*row) for row in await cursor.fetchall()]
 
 
+async def sites(conn: Connection, epoch: int) -> list[str]:
+    """Which sites have shipped everything in an epoch."""
+    cursor = await conn.execute("SELECT site_id FROM ledger_epoch_site WHERE epoch = %s ORDER BY site_id", (epoch,))
+    return [str(row[0]) for row in await cursor.fetchall()]
+
+
 class Epochs:
     """Opens and settles epochs; one of it runs, in the office."""
 

@@ -71,6 +71,14 @@ async def waiting(conn: Connection, journal_id: str) -> tuple[int, ...]:
     return tuple([int(row[0]) for row in await found.fetchall()])
 
 
+async def final_with_leases(conn: Connection) -> list[str]:
+    """Journals that are complete while leases of their workers are open: granted, and never written down."""
+    cursor = await conn.execute(
+        "SELECT DISTINCT l.epoch FROM lease l JOIN journal j ON j.id = l.epoch WHERE l.open AND j.final"
+    )
+    return [str(row[0]) for row in await cursor.fetchall()]
+
+
 async def advance(conn: Connection, advances: Sequence[Advance]) -> None:
     """Add the shipments' rows and move the journals' cursors."""
     await conn.execute(
