@@ -1,5 +1,7 @@
 """A small business for tests of ledger and meter: buckets to sell, leases to ask for, journals to ship."""
 
+from typing import Any
+
 from psycopg import AsyncConnection, IsolationLevel
 
 from tokenworks.base.config import Settings
@@ -72,9 +74,12 @@ async def lend(pool: Pool, lent: Bucket, granted: int = GRANTED, net: int = NET,
         )
 
 
-def ask(sequence: int, tokens: int, account: str = "acc", *, least: int | None = None) -> LeaseRequest:
-    low = tokens if least is None else least
-    return LeaseRequest("gw-0", "e1", sequence, account, "m", Need(tokens, 0), Need(low, 0), Need(0, 0))
+def ask(
+    sequence: int, tokens: int, account: str = "acc", *, least: int | None = None, worker: str = "gw-0", **more: Any
+) -> LeaseRequest:
+    """A request for this need; `least` is likely to be enough, too."""
+    low = Need(tokens if least is None else least, 0)
+    return LeaseRequest(worker, "e1", sequence, account, "m", Need(tokens, 0), low, Need(0, 0), low, **more)
 
 
 async def grant(pool: Pool, request: LeaseRequest, now_ns: int = SECOND) -> LeaseReply:

@@ -17,7 +17,8 @@ from tokenworks.core.tariff import Tariff
 from tokenworks.core.wire import LEASE_REQUEST
 from tokenworks.ledger.balance import wallet
 from tokenworks.ledger.leases import LeaseDesk
-from tokenworks.ledger.service import AT_ONCE, LeaseService
+from tokenworks.ledger.service import LeaseService
+from tokenworks.ledger.waiting import AT_ONCE
 
 
 async def grant(pool: Pool, *requests: LeaseRequest, now_ns: int = SECOND) -> list[LeaseReply]:
@@ -63,6 +64,41 @@ async def test_requests_of_one_transaction_share_what_is_there(database: Pool) -
     replies = await grant(database, ask(1, 60), ask(2, 60, least=10), ask(3, 1), ask(4, 1, "nobody"))
     assert [amounts(reply) for reply in replies] == [[60], [40], [], []]
     assert [code(reply) for reply in replies] == [None, None, Code.BALANCE_RESERVED, Code.NO_MATCHING_BUCKET]
+    assert await faults(database) == []
+
+
+async def test_nobody_overtakes_who_waits_but_streams_that_run_go_on(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=100)
+    await lease(database, 1, 60)
+    replies = await grant(database, ask(2, 60), ask(3, 10), ask(4, 10, extends=True), ask(5, 1, early=True))
+    assert [amounts(reply) for reply in replies] == [[], [], [10], []]
+    assert [code(reply) for reply in replies] == [Code.BALANCE_RESERVED] * 2 + [None, None]
+
+
+async def test_a_lost_disk_costs_at_most_the_cap(database: Pool) -> None:
+    """However often a worker asks, and in whatever order, no more is out than the cap says until it is posted."""
+    capped = msgspec.structs.replace(SETTINGS, lease_cap_worker="token=250", lease_cap_account="token=180 CNY=1")
+    desk = LeaseDesk(database, capped)
+    for name in ("b1", "b2"):
+        await sell(database, bucket(name, f"acc-{name}"))
+    asked = [ask(number, 100, f"acc-b{1 + number % 2}", least=30, wait_ms=9) for number in range(1, 9)]
+    replies = await desk.grant(asked, TARIFFS, SECOND)
+    assert [amounts(reply) for reply in replies[:4]] == [[100], [100], [50], []]
+    assert [code(reply) for reply in replies[3:]] == [Code.LEASE_UNAVAILABLE] * 5
+    other = await desk.grant([ask(1, 100, "acc-b1", least=90, worker="gw-1")], TARIFFS, SECOND)
+    assert [code(reply) for reply in other] == [Code.BALANCE_RESERVED]
+    out = {name: amount for name, amount in (await balances(database)).items() if name.startswith("lease/")}
+    assert sum(out.values()) == 250
+    book = Journal()
+    held = replies[0].leases[0]
+    book.close(book.open(held, account="acc-b2"), charge(held, 60))
+    book.add(LeaseClose(held.lease_id, 40))
+    await book.ship(database)
+    (later,) = await desk.grant([ask(20, 200, "acc-b2", least=30)], TARIFFS, 2 * SECOND)
+    assert amounts(later) == [100]
+    # The disk is lost: nothing more is ever shipped, and what is out comes back.
+    await desk.reclaim_due(10 * SECOND)
+    assert {name for name in await balances(database) if name.startswith("lease/")} == set()
     assert await faults(database) == []
 
 
@@ -114,7 +150,7 @@ async def test_a_silent_worker_loses_its_lease_with_what_is_on_it(database: Pool
 
 async def test_requests_over_the_bus_are_answered_together(database: Pool, bus: Bus) -> None:
     await sell(database, bucket("b"))
-    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS, 100)
     await service.start()
     asked = [bus.request(LEASE_REQUEST, msgspec.msgpack.encode(ask(n, 10))) for n in range(40)]
     replies = [msgspec.msgpack.decode(answer, type=LeaseReply) for answer in await asyncio.gather(*asked)]
@@ -125,7 +161,7 @@ async def test_requests_over_the_bus_are_answered_together(database: Pool, bus: 
 
 async def test_waiting_requests_share_a_transaction(database: Pool, bus: Bus) -> None:
     await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
-    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS, 100)
     replies = await asyncio.gather(*(service.ask(ask(n, 10)) for n in range(20)))
     assert {tuple(amounts(reply)) for reply in replies} == {(10,)}
     async with database.connection() as conn:
@@ -151,7 +187,7 @@ async def test_whoever_waits_is_answered_whatever_happens(
     database: Pool, bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
     await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
-    service = LeaseService(BrokenOnce(database, SETTINGS), bus, lambda: TARIFFS)
+    service = LeaseService(BrokenOnce(database, SETTINGS), bus, lambda: TARIFFS, 100)
     async with asyncio.timeout(5):
         replies = await asyncio.gather(*(service.ask(ask(n, 10)) for n in range(AT_ONCE + 3)))
     assert {code(reply) for reply in replies[:AT_ONCE]} == {Code.LEASE_UNAVAILABLE}
@@ -161,7 +197,7 @@ async def test_whoever_waits_is_answered_whatever_happens(
 
 async def test_a_database_that_is_away_is_a_refusal(database_url: str, database: Pool, bus: Bus) -> None:
     await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
-    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS)
+    service = LeaseService(LeaseDesk(database, SETTINGS), bus, lambda: TARIFFS, 100)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
         await conn.execute("ALTER TABLE seal_stream RENAME TO away")
         assert code(await service.ask(ask(1, 10))) == Code.LEASE_UNAVAILABLE

@@ -84,7 +84,7 @@ class _Office:
         self._feed = Feed()
         self._publisher = Publisher(pool, connection)
         self._desk = LeaseDesk(pool, settings)
-        self._leases = LeaseService(self._desk, connection, self._publisher.tariffs)
+        self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
         self._metering = Metering(pool, connection, self._feed, Metrics(self._registry))
         epochs = Epochs(pool, settings)
         self._sites = Sites(pool, connection, epochs, self._registry)

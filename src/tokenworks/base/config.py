@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from tokenworks.core.amounts import AmountFault
+from tokenworks.core.caps import parse_caps
+
 PREFIX = "TOKENWORKS_"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -75,7 +78,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_share_percent: Annotated[int, Meta(ge=1, le=100, description="largest slice as share of a large balance")] = 2
     lease_wait_ms: Annotated[
         int, Meta(ge=0, description="how long a request waits for slices held elsewhere before 429 balance_reserved")
+    ] = 5_000
+    lease_idle_ms: Annotated[Positive, Meta(description="time after which a slice that nobody uses goes back")] = 30_000
+    lease_recall_ms: Annotated[
+        Positive, Meta(description="how long a worker keeps nothing free of an account whose slices were recalled")
     ] = 2_000
+    lease_likely_tokens: Annotated[
+        Positive, Meta(description="output a stream is taken to need before any answer of its account is known")
+    ] = 1_024
+    lease_step_tokens: Annotated[
+        Positive, Meta(description="output tokens by which the reservation of a running stream grows at once")
+    ] = 128
+    lease_cap_worker: Annotated[
+        str, Meta(description="most a worker holds unposted, by unit; a unit not named has no cap")
+    ] = "token=10000000000 coin=100000000 point=100000000 CNY=100000 USD=15000 EUR=15000"
+    lease_cap_account: Annotated[str, Meta(description="most that is out unposted of one billing account, by unit")] = (
+        "token=2000000000 coin=20000000 point=20000000 CNY=20000 USD=3000 EUR=3000"
+    )
     lease_grace_ms: Annotated[
         Positive, Meta(description="time for a late journal after use_until and the longest request, before reclaim")
     ] = 300_000
@@ -158,11 +177,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             raise SettingsFault(f"{name} is not a setting; `docs/settings.md` lists them all")
     fields: dict[str, Any] = {known[name]: value for name, value in given.items()}
     try:
-        return msgspec.convert(fields, Settings, strict=False)
+        settings = msgspec.convert(fields, Settings, strict=False)
     except msgspec.ValidationError as fault:
         text, _, where = str(fault).partition(" - at `$.")
         name = variable(where.rstrip("`"))
         raise SettingsFault(f"{name}={given.get(name, '')!r}: {text.lower()}") from fault
+    for field in ("lease_cap_worker", "lease_cap_account"):
+        try:
+            parse_caps(getattr(settings, field))
+        except AmountFault as fault:
+            raise SettingsFault(f"{variable(field)}={getattr(settings, field)!r}: {fault}") from fault
+    return settings
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -5,6 +5,8 @@ Slices follow the worker's recent pace, hold at most a named share of a large ba
 of one request when the balance is low, so that the last token can still be spent and little is stranded.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tokenworks.core.bounds import Need
@@ -13,12 +15,29 @@ from tokenworks.core.purse import cover
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tariff import Rate, Tariff, bound
 
+NO_CAPS: Mapping[str, int] = {}
+
+RESERVED = Refusal(
+    Code.BALANCE_RESERVED,
+    "The balance is reserved by requests that are still running. Retry shortly.",
+    retry_after_ms=1_000,
+)
+_WORKER_AT_CAP = Refusal(
+    Code.LEASE_UNAVAILABLE,
+    "This gateway worker holds as much unposted balance as it may. Retry shortly.",
+    retry_after_ms=1_000,
+)
+
 
 class LeaseRequest(msgspec.Struct, frozen=True):
     """A worker's request. (worker, epoch, sequence) names it: asking again gives the same leases.
 
-    `need` is what the waiting requests lack, `least` the part of it without which there is no point, `pace` what the
-    worker reserved for the account and model during its last lease life.
+    `need` is what the waiting requests lack. Of the first of them, `likely` is the part that a likely answer takes and
+    `least` the part without which there is no point. `pace` is what the worker reserved for the account and model
+    during its last lease life. `free` is what it holds idle already, by bucket: that is not with anybody else.
+
+    `early`: no request waits, and nothing is wanted that a request might need. `extends`: for a stream that runs.
+    `wait_ms`: how long the answer may wait for slices to come back.
     """
 
     worker: str
@@ -29,6 +48,11 @@ class LeaseRequest(msgspec.Struct, frozen=True):
     need: Need
     least: Need
     pace: Need
+    likely: Need
+    free: tuple[tuple[str, int], ...] = ()
+    early: bool = False
+    extends: bool = False
+    wait_ms: int = 0
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -37,6 +61,13 @@ class Held(msgspec.Struct, frozen=True):
     bucket: Bucket
     available: int
     leased: int
+
+
+class Rooms(msgspec.Struct, frozen=True):
+    """What may still be leased before usage has been posted, by unit; a unit that is not named has no cap."""
+
+    account: Mapping[str, int] = NO_CAPS
+    worker: Mapping[str, int] = NO_CAPS
 
 
 class SliceGrant(msgspec.Struct, frozen=True):
@@ -60,7 +91,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
 class LeaseReply(msgspec.Struct, frozen=True):
     """The answer to a lease request: leases (perhaps covering less than the need), or the reason for none.
 
-    `elsewhere`: other workers hold slices of matching buckets that may come back.
+    `elsewhere`: slices of matching buckets are out that may come back.
     """
 
     leases: tuple[Lease, ...] = ()
@@ -76,67 +107,138 @@ class Decision(msgspec.Struct, frozen=True):
     elsewhere: bool = False
 
 
+UNCAPPED = Rooms()
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """A matching bucket with its rate; `reach` is what may be let out of it, less than is available where caps bind."""
+
+    held: Held
+    rate: Rate
+    reach: int
+
+
+_Sources = tuple[_Source, ...]
+
+
 def decide(
-    request: LeaseRequest, held: list[Held], tariffs: dict[str, Tariff], share_percent: int, now_ns: int
+    request: LeaseRequest,
+    held: list[Held],
+    tariffs: dict[str, Tariff],
+    share_percent: int,
+    now_ns: int,
+    rooms: Rooms = UNCAPPED,
 ) -> Decision:
-    """Grant slices in draw order until the need is covered; refuse when not even the least of it can be."""
-    matching = [
-        (state, rate)
-        for state in sorted(held, key=lambda state: state.bucket.draw_key())
-        if state.bucket.matches(request.model, now_ns)
-        and (rate := _rate(state.bucket, tariffs, request.model)) is not None
-    ]
-    if not matching:
+    """Who gets what, in this order: the whole need; what there is, if a likely answer can be had from it; the advice
+    to wait, where slices may come back; what there is, if it is better than nothing; a no.
+    """
+    matching = _matching(request.model, held, tariffs, now_ns)
+    sources = _within(matching, rooms)
+    if request.early:
+        return _early(request, sources, share_percent)
+    if not sources:
         return Decision(refusal=_no_bucket(request.model))
-    elsewhere = any(state.leased > 0 for state, _ in matching)
+    idle = dict(request.free)
+    elsewhere = any(source.held.leased > idle.get(source.held.bucket.id, 0) for source in sources)
+    grants, short = _grants(request, sources, share_percent)
+    if short == Need(0, 0) or _reaches(request.likely, sources):
+        return Decision(grants, elsewhere=elsewhere)
+    if not elsewhere and _reaches(request.least, sources):
+        return Decision(grants)
+    wanted = request.likely if elsewhere else request.least
+    if _reaches(wanted, _within(matching, Rooms(account=rooms.account))):
+        refusal = _WORKER_AT_CAP
+    elif elsewhere or _reaches(wanted, matching):
+        refusal = RESERVED
+    else:
+        refusal = _used_up(matching)
+    return Decision(refusal=refusal, elsewhere=elsewhere)
+
+
+def _matching(model: str, held: list[Held], tariffs: dict[str, Tariff], now_ns: int) -> _Sources:
+    """The buckets that may pay for the model, first drawn first."""
+    sources: list[_Source] = []
+    for state in sorted(held, key=lambda state: state.bucket.draw_key()):
+        bucket = state.bucket
+        tariff = tariffs.get(bucket.tariff_id)
+        rate = tariff.rate(model, bucket.tier) if tariff and bucket.matches(model, now_ns) else None
+        if rate is not None:
+            sources.append(_Source(state, rate, state.available))
+    return tuple(sources)
+
+
+def _within(sources: _Sources, rooms: Rooms) -> _Sources:
+    """The same buckets with no more within reach than both caps leave in their units."""
+    left = {
+        unit: max(0, min(room[unit] for room in (rooms.account, rooms.worker) if unit in room))
+        for unit in (*rooms.account, *rooms.worker)
+    }
+    if not left:
+        return sources
+    capped: list[_Source] = []
+    for source in sources:
+        unit = source.held.bucket.unit
+        reach = min(source.reach, left.get(unit, source.reach))
+        if unit in left:
+            left[unit] -= reach
+        capped.append(_Source(source.held, source.rate, reach))
+    return tuple(capped)
+
+
+def _grants(request: LeaseRequest, sources: _Sources, share_percent: int) -> tuple[tuple[SliceGrant, ...], Need]:
+    """Slices in draw order until the need is covered, and what of it is not."""
     grants: list[SliceGrant] = []
     short = request.need
-    for state, rate in matching:
+    for source in sources:
         if short == Need(0, 0):
             break
-        if state.available == 0:
+        if source.reach == 0:
             continue
-        _, rest = cover(short, state.available, rate)
-        grants.append(_slice(state, rate, short, request.pace, share_percent))
+        _, rest = cover(short, source.reach, source.rate)
+        grants.append(_slice(source, short, request.pace, share_percent))
         short = rest
-    uncovered = Need(
-        request.need.input_max - request.least.input_max, request.need.output_max - request.least.output_max
-    )
-    if short.input_max > uncovered.input_max or short.output_max > uncovered.output_max:
-        return Decision(refusal=_too_little(matching, elsewhere), elsewhere=elsewhere)
-    return Decision(tuple(grants), elsewhere=elsewhere)
+    return tuple(grants), short
 
 
-def _rate(bucket: Bucket, tariffs: dict[str, Tariff], model: str) -> Rate | None:
-    tariff = tariffs.get(bucket.tariff_id)
-    return tariff.rate(model, bucket.tier) if tariff else None
-
-
-def _slice(state: Held, rate: Rate, need: Need, pace: Need, share_percent: int) -> SliceGrant:
-    exact = bound(need.input_max, need.output_max, rate)
-    wanted = exact + bound(pace.input_max, pace.output_max, rate)
-    share = state.available * share_percent // 100
+def _slice(source: _Source, need: Need, pace: Need, share_percent: int) -> SliceGrant:
+    exact = bound(need.input_max, need.output_max, source.rate)
+    wanted = exact + bound(pace.input_max, pace.output_max, source.rate)
+    share = source.held.available * share_percent // 100
     # At least one unit: a model whose price is zero is still drawn from a bucket that the worker must hold.
-    amount = min(state.available, max(exact, min(wanted, share), 1))
-    return SliceGrant(state.bucket, amount, linger=exact <= share)
+    amount = min(source.reach, max(exact, min(wanted, share), 1))
+    return SliceGrant(source.held.bucket, amount, linger=exact <= share)
+
+
+def _early(request: LeaseRequest, sources: _Sources, share_percent: int) -> Decision:
+    """The next slice of the first bucket that has any, while that is large; the last of it is for those who wait."""
+    for source in sources:
+        if source.reach > 0:
+            grant = _slice(source, request.need, request.pace, share_percent)
+            return Decision((grant,)) if grant.linger else Decision()
+    return Decision()
+
+
+def _reaches(need: Need, sources: _Sources) -> bool:
+    """Whether what can be let out covers this need. Asked for each by itself: input is covered before output."""
+    short = need
+    for source in sources:
+        if short == Need(0, 0):
+            break
+        if source.reach:
+            _, short = cover(short, source.reach, source.rate)
+    return short == Need(0, 0)
+
+
+def _used_up(sources: _Sources) -> Refusal:
+    left = ", ".join(f"{source.held.available:,} {source.held.bucket.unit}" for source in sources)
+    return Refusal(
+        Code.BALANCE_USED_UP,
+        f"The balance does not cover this request (left: {left}). Top up, or ask for less with max_tokens.",
+    )
 
 
 def _no_bucket(model: str) -> Refusal:
     return Refusal(
         Code.NO_MATCHING_BUCKET,
         f"No valid package of this account covers the model {model!r}. Buy a package that does.",
-    )
-
-
-def _too_little(matching: list[tuple[Held, Rate]], elsewhere: bool) -> Refusal:
-    if elsewhere:
-        return Refusal(
-            Code.BALANCE_RESERVED,
-            "The balance is reserved by requests that are still running. Retry shortly.",
-            retry_after_ms=1_000,
-        )
-    left = ", ".join(f"{state.available:,} {state.bucket.unit}" for state, _ in matching)
-    return Refusal(
-        Code.BALANCE_USED_UP,
-        f"The balance does not cover this request (left: {left}). Top up, or ask for less with max_tokens.",
     )

@@ -5,15 +5,13 @@ charge takes the actual cost from what was reserved and releases the rest. It ne
 what is short. Invariant of every slice: free + reserved + charged + returned = leased, none below zero.
 """
 
-from collections.abc import Iterator
-
 import msgspec
 
 from tokenworks.core.amounts import MILLION, Rounding
 from tokenworks.core.bounds import Need
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.tariff import Rate, Tariff, affordable, bound, cost
-from tokenworks.core.usage import Tokens
+from tokenworks.core.usage import NONE, Tokens
 
 
 class Slice(msgspec.Struct):
@@ -26,7 +24,8 @@ class Slice(msgspec.Struct):
     use_until_ns: int
     linger: bool
     reserved: int = 0
-    uses: int = 0  # running reservations; one at a price of zero reserves nothing and yet names the lease
+    uses: int = 0  # parts of running reservations; one at a price of zero reserves nothing and yet names the lease
+    used_ns: int = 0  # when it was last reserved from
 
     def usable(self, model: str, now_ns: int, mono_ns: int) -> bool:
         """Whether a new reservation may still be made from it."""
@@ -85,6 +84,57 @@ class Purse:
         The caller either goes on with what is covered or gives it back with `release`.
         """
         parts: list[Part] = []
+        short = self._draw(parts, need, model, tariffs, now_ns, mono_ns)
+        return Reservation(tuple(parts), need, short)
+
+    def extend(
+        self,
+        reservation: Reservation,
+        more: Need,
+        model: str,
+        tariffs: dict[str, Tariff],
+        now_ns: int,
+        mono_ns: int,
+    ) -> Reservation:
+        """The reservation with `more` of what it is short of, as far as the slices reach.
+
+        Its parts stay as they are and new ones follow: charging goes through them in this order, so that what was
+        covered before is covered still, whatever the rates. `tariffs` are those of its admission.
+        """
+        parts = list(reservation.parts)
+        lacking = self._draw(parts, more, model, tariffs, now_ns, mono_ns)
+        short = reservation.short
+        got = Need(more.input_max - lacking.input_max, more.output_max - lacking.output_max)
+        short = Need(short.input_max - got.input_max, short.output_max - got.output_max)
+        return Reservation(_joined(parts, len(reservation.parts)), reservation.need, short)
+
+    def shrink(self, grown: Reservation, reservation: Reservation) -> None:
+        """Take an extension back: release what `grown` has more than `reservation`, which it was made of."""
+        for place, part in enumerate(grown.parts):
+            before = reservation.parts[place].amount if place < len(reservation.parts) else 0
+            part.slice.reserved -= part.amount - before
+            part.slice.free += part.amount - before
+            if place >= len(reservation.parts):
+                part.slice.uses -= 1
+
+    def free(self, model: str, now_ns: int, mono_ns: int) -> dict[str, int]:
+        """What a new reservation for the model might be made from, by bucket."""
+        found: dict[str, int] = {}
+        for held in self.slices:
+            if held.usable(model, now_ns, mono_ns):
+                found[held.bucket.id] = found.get(held.bucket.id, 0) + held.free
+        return found
+
+    def _draw(
+        self,
+        parts: list[Part],
+        need: Need,
+        model: str,
+        tariffs: dict[str, Tariff],
+        now_ns: int,
+        mono_ns: int,
+    ) -> Need:
+        """Reserve parts for the need in draw order; gives what is not covered."""
         short = need
         for held in self.slices:
             if short.input_max == 0 and short.output_max == 0:
@@ -99,8 +149,9 @@ class Purse:
             held.free -= amount
             held.reserved += amount
             held.uses += 1
+            held.used_ns = mono_ns
             parts.append(Part(held, amount, tariff.name, tariff.unit, rate, tariff.rounding))
-        return Reservation(tuple(parts), need, short)
+        return short
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back whole, nothing charged."""
@@ -111,20 +162,38 @@ class Purse:
 
     def settle(self, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
         """Take the charges out of the reservation and release the rest. Called exactly once for a reservation."""
-        charged = {charge.lease_id: charge.amount for charge in charges}
+        charged: dict[int, int] = {}
+        for charge in charges:
+            charged[charge.lease_id] = charged.get(charge.lease_id, 0) + charge.amount
         for part in reservation.parts:
-            taken = charged.get(part.slice.lease_id, 0)
-            if taken > part.amount:
-                raise AssertionError(f"lease {part.slice.lease_id}: charge {taken} above reservation {part.amount}")
-            part.slice.reserved -= part.amount
-            part.slice.free += part.amount - taken
-            part.slice.uses -= 1
+            held = part.slice
+            taken = min(charged.get(held.lease_id, 0), part.amount)
+            if taken:
+                charged[held.lease_id] -= taken
+            held.reserved -= part.amount
+            held.free += part.amount - taken
+            held.uses -= 1
+        if any(charged.values()):
+            raise AssertionError(f"charges above the reservation, by lease: {charged}")
 
-    def returnable(self, mono_ns: int) -> Iterator[Slice]:
-        """Slices to close now: no reservation on them and either past their time, used up, or not to be kept idle."""
-        for held in self.slices:
-            if held.uses == 0 and (mono_ns >= held.use_until_ns or held.free == 0 or not held.linger):
-                yield held
+    def returnable(self, mono_ns: int, idle_since_ns: int) -> list[Slice]:
+        """Slices to close now: no reservation on them and past their time, used up, idle, or not to be kept idle."""
+        return [
+            held
+            for held in self.slices
+            if held.uses == 0
+            and (not held.linger or held.free == 0 or mono_ns >= held.use_until_ns or held.used_ns <= idle_since_ns)
+        ]
+
+    def spare(self, mono_ns: int, *, keep: bool) -> list[Slice]:
+        """Slices that running requests hold open and of which a free part should go back: all, or those past their
+        time where the others are kept.
+        """
+        return [held for held in self.slices if held.uses and held.free and (not keep or mono_ns >= held.use_until_ns)]
+
+    def give_back(self, held: Slice, amount: int) -> None:
+        """A free part of a slice has gone back; the slice stays."""
+        held.free -= amount
 
     def remove(self, closed: Slice) -> None:
         """Forget a slice whose closing has been journaled."""
@@ -147,12 +216,13 @@ def cover(need: Need, amount: int, rate: Rate) -> tuple[int, Need]:
 
 
 def charges_for(reservation: Reservation, tokens: Tokens) -> tuple[Charge, ...]:
-    """Split the use over the reservation's parts in draw order and rate each piece once.
+    """Split the use over the reservation's parts in their order, and rate what each bucket pays, rounding once.
 
     `tokens` must be within the reservation's covered need; then everything is charged, and no part is charged more
     than it reserved.
     """
     charges: list[Charge] = []
+    paying: list[Part] = []
     left = tokens
     for part in reservation.parts:
         if left.total == 0:
@@ -164,7 +234,40 @@ def charges_for(reservation: Reservation, tokens: Tokens) -> tuple[Charge, ...]:
             amount = min(cost(piece, part.rate, part.rounding), part.amount)
         if piece.total:
             charges.append(Charge(part.slice.lease_id, part.slice.bucket.id, part.tariff, part.unit, piece, amount))
+            paying.append(part)
             if piece is left:
                 break
             left = left - piece
-    return tuple(charges)
+    return tuple(charges) if len(charges) < 2 else _rounded_once(charges, paying)
+
+
+def _rounded_once(charges: list[Charge], paying: list[Part]) -> tuple[Charge, ...]:
+    """The same lines with amounts that add up, bucket by bucket, to the cost of the bucket's tokens rounded once.
+
+    What is reserved for a bucket suffices: it is whole units, and not less than the cost before rounding.
+    """
+    used: dict[str, Tokens] = {}
+    for charge in charges:
+        used[charge.bucket_id] = used.get(charge.bucket_id, NONE) + charge.tokens
+    if len(used) == len(charges):
+        return tuple(charges)
+    rates = {part.slice.bucket.id: part for part in paying}
+    left = {bucket: cost(tokens, rates[bucket].rate, rates[bucket].rounding) for bucket, tokens in used.items()}
+    lines: list[Charge] = []
+    for charge, part in zip(charges, paying, strict=True):
+        amount = min(part.amount, left[charge.bucket_id])
+        left[charge.bucket_id] -= amount
+        lines.append(msgspec.structs.replace(charge, amount=amount))
+    return tuple(lines)
+
+
+def _joined(parts: list[Part], kept: int) -> tuple[Part, ...]:
+    """An extension's first part joins the one before where both are of one slice: fewer lines, the same amounts."""
+    if not 0 < kept < len(parts):
+        return tuple(parts)
+    last, more = parts[kept - 1], parts[kept]
+    if last.slice is not more.slice or last.tariff != more.tariff:
+        return tuple(parts)
+    more.slice.uses -= 1
+    parts[kept - 1 : kept + 1] = [msgspec.structs.replace(last, amount=last.amount + more.amount)]
+    return tuple(parts)

@@ -15,9 +15,10 @@ CATALOG_KEY = "catalog"  # its entry: Catalog
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """Give back what you hold of this billing account and do not need: another worker needs it."""
+    """Give back what you hold of this billing account and do not need: `worker` needs it."""
 
     billing_account_id: str
+    worker: str = ""
 
 
 class KeyLookup(msgspec.Struct, frozen=True):

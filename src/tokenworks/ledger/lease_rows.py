@@ -1,6 +1,6 @@
 """Rows of the tables `lease` and `lease_end`: reading, locking and adding them. Who gets what is decided elsewhere."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -243,6 +243,20 @@ async def end_leases(conn: Connection, ends: list[End], now_ns: int) -> None:
     await conn.execute(
         "UPDATE lease SET open = false WHERE id = ANY(%s::bigint[])", (numbers(end.lease_id for end in ends),)
     )
+
+
+async def open_of_worker(conn: Connection, worker: str) -> Counter[str]:
+    """What is on the open leases of a worker, all its processes together, by unit."""
+    cursor = await conn.execute(
+        """
+        SELECT b.unit, sum(a.balance) FROM lease l
+        JOIN bucket b ON b.id = l.bucket_id
+        JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id
+        WHERE l.open AND l.worker = %s GROUP BY b.unit
+        """,
+        (worker,),
+    )
+    return Counter({str(unit): int(amount) for unit, amount in await cursor.fetchall()})
 
 
 async def _leased(conn: Connection, bucket_ids: list[str]) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """The lease desk: moves slices of buckets to workers and takes them back from workers that stay silent.
 
 The decision is `core.leasing.decide`; here it is carried out for a list of requests in one transaction. A request is
-named by (worker, epoch, sequence): asked again it gets the same leases, with another content it is refused.
+named by (worker, epoch, sequence): asked again it gets the same leases, with another content it is refused. Of those
+that wait for the same balance nobody overtakes another; streams that run already are to be listed first.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +15,8 @@ from tokenworks.base.clock import MS
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.core import postings
-from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, SliceGrant, decide
+from tokenworks.core.caps import parse_caps
+from tokenworks.core.leasing import RESERVED, Held, Lease, LeaseReply, LeaseRequest, Rooms, SliceGrant, decide
 from tokenworks.core.postings import Posting
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tariff import Tariff
@@ -21,6 +24,7 @@ from tokenworks.ledger import epoch, lease_rows
 from tokenworks.ledger.lease_rows import Name, NewLease
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
+from tokenworks.ledger.worker_sums import WorkerSums
 
 STREAM = "lease"
 RECLAIMS_AT_ONCE = 500
@@ -34,6 +38,8 @@ class LeaseDesk:
         self._use_ns = settings.lease_use_ms * MS
         self._share_percent = settings.lease_share_percent
         self._standby_required = settings.standby_required
+        self._account_caps = parse_caps(settings.lease_cap_account)
+        self._workers = WorkerSums(parse_caps(settings.lease_cap_worker))
         self._reclaim_after_ns = (settings.request_longest_ms + settings.lease_grace_ms) * MS
 
     async def grant(
@@ -45,7 +51,9 @@ class LeaseDesk:
                 return [LeaseReply(refusal=no)] * len(requests)
             before = await lease_rows.granted_before(conn, {_name(request) for request in requests}, now_ns)
             held = await lease_rows.lock_held(conn, {request.billing_account_id for request in requests}, now_ns)
-            sheet = _Sheet(before, held, self._use_ns, self._share_percent, now_ns)
+            await self._workers.prepare(conn, {request.worker for request in requests}, now_ns)
+            terms = _Terms(self._use_ns, self._share_percent, self._account_caps, now_ns)
+            sheet = _Sheet(before, held, terms, self._workers)
             answers = [sheet.answer(request, tariffs) for request in requests]
             leases = await self._carry_out(conn, sheet.new, now_ns)
         return [_reply(answer, leases) for answer in answers]
@@ -100,24 +108,28 @@ class _Answer(msgspec.Struct, frozen=True):
     new: tuple[NewLease, ...] = ()
 
 
+class _Terms(msgspec.Struct, frozen=True):
+    """What is the same for all requests of one transaction."""
+
+    use_ns: int
+    share_percent: int
+    account_caps: Mapping[str, int]
+    now_ns: int
+
+
 class _Sheet:
     """The balances as they change while the requests of one transaction are decided."""
 
     def __init__(
-        self,
-        before: dict[Name, lease_rows.Before],
-        held: dict[str, list[Held]],
-        use_ns: int,
-        share_percent: int,
-        now_ns: int,
+        self, before: dict[Name, lease_rows.Before], held: dict[str, list[Held]], terms: _Terms, workers: WorkerSums
     ) -> None:
         self.new: list[NewLease] = []
         self._before = before
         self._held = held
-        self._use_ns = use_ns
-        self._share_percent = share_percent
-        self._now_ns = now_ns
+        self._terms = terms
+        self._workers = workers
         self._answered: dict[Name, tuple[str, _Answer]] = {}
+        self._waiting: set[tuple[str, str]] = set()
 
     def answer(self, request: LeaseRequest, tariffs: dict[str, Tariff]) -> _Answer:
         """Decide one request; a repeated one gets its first answer."""
@@ -133,29 +145,44 @@ class _Sheet:
         return answer
 
     def _decide(self, request: LeaseRequest, digest: str, tariffs: dict[str, Tariff]) -> _Answer:
+        line = (request.billing_account_id, request.model)
+        if line in self._waiting and not request.extends:
+            return _Answer(LeaseReply() if request.early else LeaseReply(refusal=RESERVED, elsewhere=True))
         held = self._held.get(request.billing_account_id, [])
-        decision = decide(request, held, tariffs, self._share_percent, self._now_ns)
+        terms = self._terms
+        decision = decide(request, held, tariffs, terms.share_percent, terms.now_ns, self._rooms(request, held))
+        if decision.refusal is not None and decision.refusal.code is Code.BALANCE_RESERVED and not request.extends:
+            self._waiting.add(line)
         new = tuple(self._lease(request, digest, place, grant) for place, grant in enumerate(decision.grants))
-        self._take(request.billing_account_id, decision.grants)
+        self._take(request, decision.grants)
         self.new.extend(new)
         return _Answer(LeaseReply(refusal=decision.refusal, elsewhere=decision.elsewhere), new)
 
+    def _rooms(self, request: LeaseRequest, held: list[Held]) -> Rooms:
+        out = Counter[str]()
+        for state in held:
+            out[state.bucket.unit] += state.leased
+        account = {unit: max(0, cap - out[unit]) for unit, cap in self._terms.account_caps.items()}
+        return Rooms(account, self._workers.rooms(request.worker))
+
     def _lease(self, request: LeaseRequest, digest: str, ordinal: int, grant: SliceGrant) -> NewLease:
-        use_until_ns = min(self._now_ns + self._use_ns, grant.bucket.valid_to_ns)
+        use_until_ns = min(self._terms.now_ns + self._terms.use_ns, grant.bucket.valid_to_ns)
         return NewLease(_name(request), ordinal, digest, grant, use_until_ns)
 
-    def _take(self, billing_account_id: str, grants: Sequence[SliceGrant]) -> None:
+    def _take(self, request: LeaseRequest, grants: Sequence[SliceGrant]) -> None:
         taken = {grant.bucket.id: grant.amount for grant in grants}
-        self._held[billing_account_id] = [
+        for grant in grants:
+            self._workers.add(request.worker, grant.bucket.unit, grant.amount)
+        self._held[request.billing_account_id] = [
             Held(state.bucket, state.available - amount, state.leased + amount)
-            for state in self._held.get(billing_account_id, [])
+            for state in self._held.get(request.billing_account_id, [])
             for amount in (taken.get(state.bucket.id, 0),)
         ]
 
 
 def request_digest(request: LeaseRequest) -> str:
-    """What makes two requests with the same name the same."""
-    return hashlib.sha256(msgspec.msgpack.encode(request)).hexdigest()
+    """What makes two requests with the same name the same; how long the answer may wait is not part of it."""
+    return hashlib.sha256(msgspec.msgpack.encode(msgspec.structs.replace(request, wait_ms=0))).hexdigest()
 
 
 def _name(request: LeaseRequest) -> Name:

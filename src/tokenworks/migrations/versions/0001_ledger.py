@@ -128,6 +128,7 @@ CREATE TABLE lease (
 );
 CREATE INDEX lease_sealed ON lease (stream, seq);
 CREATE INDEX lease_open_by_bucket ON lease (bucket_id) WHERE open;
+CREATE INDEX lease_open_by_worker ON lease (worker) WHERE open;
 CREATE INDEX lease_open_by_deadline ON lease (use_until_ns) WHERE open;
 CREATE TABLE lease_end (
     lease_id bigint PRIMARY KEY REFERENCES lease,

@@ -1,0 +1,189 @@
+"""The waiting line: lease requests in the order in which they came, until slices come back or their time is over.
+
+What waits is decided on again when somebody says that balance of its account came back, and every now and then, should
+that have been missed. Streams that run go first; of the others none of an account and model overtakes another, so a
+herd that waits costs one decision, not one for each. Knows no database and no bus; what to grant is the desk's.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
+
+import msgspec
+
+from tokenworks.base import clock
+from tokenworks.core.leasing import RESERVED, LeaseReply, LeaseRequest
+from tokenworks.core.refusals import Code
+from tokenworks.core.wire import Recall
+
+# How many requests are decided on together at most.
+AT_ONCE = 32
+_LOOK_AGAIN_S = 0.5
+
+Grant = Callable[[Sequence[LeaseRequest]], Awaitable[list[LeaseReply]]]
+_WAIT = LeaseReply(refusal=RESERVED, elsewhere=True)
+
+
+class _Turn(msgspec.Struct, eq=False):
+    """A request that waits for its answer. `is_late`: it waits no longer for anything to come back.
+
+    None is answered that was never decided on: it may be one that comes again because the answer to it was lost.
+    """
+
+    number: int
+    request: LeaseRequest
+    answer: asyncio.Future[LeaseReply]
+    is_late: bool
+    is_decided: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def line(self) -> tuple[str, str]:
+        return (self.request.billing_account_id, self.request.model)
+
+    def finish(self, reply: LeaseReply) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.answer.done():
+            self.answer.set_result(reply)
+
+
+class WaitingLine:
+    """All requests that wait. `recall` is called, now and then, for an account whose slices others need."""
+
+    def __init__(self, grant: Grant, recall: Callable[[Recall], Awaitable[None]], recall_ms: int) -> None:
+        self._grant = grant
+        self._recall = recall
+        self._recall_pause_ns = recall_ms * clock.MS // 2
+        self._recalled_ns: dict[str, int] = {}
+        self._numbers = count()
+        self._ready: list[_Turn] = []
+        self._parked: dict[str, list[_Turn]] = {}
+        self._moved: set[str] = set()
+        self._names: dict[tuple[str, str, int], _Turn] = {}
+        self._worker: asyncio.Task[None] | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    async def ask(self, request: LeaseRequest) -> LeaseReply:
+        """Answer one request, together with all others that wait for the decision before to be made."""
+        name = (request.worker, request.epoch, request.sequence)
+        turn = self._names.get(name)
+        if turn is not None and turn.request == request:
+            return await asyncio.shield(turn.answer)
+        if turn is not None and request.wait_ms == 0:
+            self._hurry(turn)
+        turn = self._turn(request)
+        self._names[name] = turn
+        try:
+            return await asyncio.shield(turn.answer)
+        finally:
+            if self._names.get(name) is turn:
+                del self._names[name]
+
+    def came_back(self, accounts: Iterable[str]) -> None:
+        """Balance of these billing accounts can be had again, or it is now certain that it cannot."""
+        for account in accounts:
+            self._moved.add(account)
+            self._ready += self._parked.pop(account, ())
+        self._start()
+
+    def stop(self) -> None:
+        """Nobody waits any longer."""
+        self._stopped = True
+        for turn in [turn for turns in self._parked.values() for turn in turns]:
+            self._hurry(turn)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _turn(self, request: LeaseRequest) -> _Turn:
+        answer: asyncio.Future[LeaseReply] = asyncio.get_running_loop().create_future()
+        is_late = self._stopped or request.wait_ms == 0
+        turn = _Turn(next(self._numbers), request, answer, is_late)
+        if self._is_behind(turn):
+            self._park(turn)
+        else:
+            self._ready.append(turn)
+            self._start()
+        return turn
+
+    def _is_behind(self, turn: _Turn) -> bool:
+        """Whether another of its account and model has waited for longer."""
+        return not (turn.is_late or turn.request.extends) and any(
+            each.line == turn.line and each.number < turn.number and not each.request.extends
+            for each in self._parked.get(turn.request.billing_account_id, ())
+        )
+
+    def _start(self) -> None:
+        if self._ready and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._ready:
+            self._ready.sort(key=lambda turn: (not turn.request.extends, turn.number))
+            batch: list[_Turn] = []
+            ready, self._ready = self._ready[:AT_ONCE], self._ready[AT_ONCE:]
+            for turn in ready:
+                if self._is_behind(turn):
+                    self._park(turn)
+                else:
+                    batch.append(turn)
+            self._moved.clear()
+            if not batch:
+                continue
+            replies = await self._grant([turn.request for turn in batch])
+            for turn, reply in zip(batch, replies, strict=True):
+                await self._answer(turn, reply)
+
+    async def _answer(self, turn: _Turn, reply: LeaseReply) -> None:
+        """Answer, or let it wait; what came back while it was decided on is looked at again."""
+        turn.is_decided = True
+        is_reserved = reply.refusal is not None and reply.refusal.code is Code.BALANCE_RESERVED
+        if is_reserved:
+            await self._call_back(turn.request)
+        if not is_reserved or turn.is_late:
+            turn.finish(reply)
+        elif turn.request.billing_account_id in self._moved:
+            self._ready.append(turn)
+        else:
+            self._park(turn)
+
+    def _park(self, turn: _Turn) -> None:
+        """Wait for something to come back, for as long as the request may."""
+        loop = asyncio.get_running_loop()
+        if turn.timer is None:
+            turn.timer = loop.call_later(turn.request.wait_ms / 1000, self._hurry, turn)
+        self._parked.setdefault(turn.request.billing_account_id, []).append(turn)
+        if self._looking is None:
+            self._looking = loop.call_later(_LOOK_AGAIN_S, self._look_again)
+
+    def _hurry(self, turn: _Turn) -> None:
+        """Its time is over: what waits is answered now, what is being decided on as soon as it is."""
+        turn.is_late = True
+        account = turn.request.billing_account_id
+        parked = self._parked.get(account, [])
+        if turn not in parked:
+            return
+        parked.remove(turn)
+        if not parked:
+            del self._parked[account]
+        if turn.is_decided:
+            turn.finish(_WAIT)
+        else:
+            self._ready.append(turn)
+            self._start()
+
+    def _look_again(self) -> None:
+        self._looking = None
+        self.came_back(list(self._parked))
+
+    async def _call_back(self, request: LeaseRequest) -> None:
+        """Ask the other workers for what they hold of the account, not more often than they need to hear it."""
+        account, now_ns = request.billing_account_id, clock.boot_ns()
+        if now_ns - self._recalled_ns.get(account, -self._recall_pause_ns) < self._recall_pause_ns:
+            return
+        old = [name for name, at_ns in self._recalled_ns.items() if now_ns - at_ns >= self._recall_pause_ns]
+        for name in old:
+            del self._recalled_ns[name]
+        self._recalled_ns[account] = now_ns
+        await self._recall(Recall(account, request.worker))
