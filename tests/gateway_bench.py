@@ -187,15 +187,7 @@ def _make(settings: Settings, office: StandInOffice, running: list[Supplier]) ->
     sync = GroupSync(writer, settings.journal_fsync_ms)
     faults: list[JournalFault] = []
     records = Records(writer, sync if settings.durability == "every" else None, errands, faults.append)
-    leases = Leases(
-        office,
-        errands,
-        records.append,
-        worker="gw-0",
-        epoch="jrn_test",
-        use_ms=settings.lease_use_ms,
-        wait_ms=settings.lease_wait_ms,
-    )
+    leases = Leases(office, errands, records.append, settings, worker="gw-0", epoch="jrn_test")
     gateway = Gateway(
         settings,
         Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms),

@@ -111,9 +111,12 @@ class Bus:
         """Call this each time the connection is back: what was published meanwhile was missed."""
         self._when_back.append(call)
 
-    async def request(self, subject: str, payload: bytes, timeout_ms: int | None = None) -> bytes:
-        """Ask and wait for the answer; `BusFault` if nobody listens on the subject or nobody answers in time."""
-        wait_s = self._timeout_s if timeout_ms is None else timeout_ms / 1000
+    async def request(self, subject: str, payload: bytes, timeout_ms: int | None = None, *, wait_ms: int = 0) -> bytes:
+        """Ask and wait for the answer; `BusFault` if nobody listens on the subject or nobody answers in time.
+
+        `wait_ms`: how much longer the answer may take because it was asked to wait for something.
+        """
+        wait_s = (self._timeout_s if timeout_ms is None else timeout_ms / 1000) + wait_ms / 1000
         try:
             answer = await self._client.request(subject, payload, timeout=wait_s)
         except (nats.errors.Error, TimeoutError) as fault:

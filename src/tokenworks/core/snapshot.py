@@ -14,7 +14,7 @@ from tokenworks.core.tariff import Rate, Tariff
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model as customers know it."""
+    """A model as customers know it. `hidden_reasoning`: it may write output tokens that no stream shows."""
 
     id: str
     context_window: int
@@ -23,6 +23,7 @@ class Model(msgspec.Struct, frozen=True):
     created_s: int
     formula: InputBound = InputBound()
     bytes_per_token: int = 4
+    hidden_reasoning: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -20,8 +20,9 @@ from tokenworks.core.usage import NONE, Reported, Tokens
 from tokenworks.gateway.catalog import CatalogInUse, Route
 from tokenworks.gateway.chat import ChatRequest
 from tokenworks.gateway.exchange import Exchange
+from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.keys import Keys
-from tokenworks.gateway.leases import Holding, Leases
+from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.upstream import Sending, Upstreams
 from tokenworks.grid.dispatch import Board

@@ -1,118 +1,49 @@
-"""Leases: the purses of all accounts a worker serves, filled from the ledger when a request needs more.
+"""Leases: the purses of all accounts a worker serves, filled from the ledger before a request needs more, or when.
 
-One lease request at a time for each account; requests that need balance meanwhile wait and are asked for together. One
-whose answer is not known is sent again until it is, before anything else is asked for the account.
+A request whose slices suffice reserves at once. Others wait in line, streams that run before new ones, and `lending`
+asks the ledger for them. Slices go back when their time is over, when nobody uses them, and when others need them.
 Reserving, splitting and releasing are `core.purse`'s; what to grant is the ledger's decision.
 """
 
 import asyncio
 import heapq
-from collections import deque
-from collections.abc import Callable
 from itertools import count
 
-import msgspec
-
 from tokenworks.base import clock
-from tokenworks.base.bus import BusFault
+from tokenworks.base.config import Settings
 from tokenworks.core.bounds import Need
-from tokenworks.core.journal import LeaseClose, LeaseTaken
-from tokenworks.core.leasing import LeaseReply, LeaseRequest
-from tokenworks.core.purse import Charge, Purse, Reservation, Slice
-from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.journal import LeaseClose, LeaseReturn
+from tokenworks.core.purse import Charge, Purse, Reservation
+from tokenworks.core.refusals import Refusal
 from tokenworks.core.tariff import Tariff
-from tokenworks.gateway.flow import Errands, Wait, pause, resolve_each
+from tokenworks.core.wire import Recall
+from tokenworks.gateway.flow import Errands, Wait
+from tokenworks.gateway.holding import NOTHING, Ask, Holding, Line, Pace
+from tokenworks.gateway.lending import RENEWAL_PAUSE_NS, Append, Lending
 from tokenworks.gateway.office import Office
 
-_RETRY_S = 0.05
-# Grants that leave a request short although they answered its own need: the ledger and we do not see the same terms.
-_ROUNDS_MAX = 3
-# What one request is refused for, others may still get: they may need less.
-_OF_ONE = frozenset({Code.BALANCE_USED_UP, Code.BALANCE_RESERVED})
-_NOTHING = Need(0, 0)
-_UNAVAILABLE = Refusal(
-    Code.LEASE_UNAVAILABLE, "Balance cannot be reserved right now. Retry shortly.", retry_after_ms=1_000
-)
-
-Append = Callable[[LeaseTaken | LeaseClose], bool]
-
-
-class Pace(msgspec.Struct):
-    """What was reserved for a model in this lease life and in the one before."""
-
-    since_ns: int
-    input: int = 0
-    output: int = 0
-    input_before: int = 0
-    output_before: int = 0
-
-    def add(self, need: Need, now_ns: int, life_ns: int) -> None:
-        """Count a reservation."""
-        if now_ns - self.since_ns > life_ns:
-            is_next = now_ns - self.since_ns <= 2 * life_ns
-            self.input_before, self.output_before = (self.input, self.output) if is_next else (0, 0)
-            self.since_ns, self.input, self.output = now_ns, 0, 0
-        self.input += need.input_max
-        self.output += need.output_max
-
-    def need(self) -> Need:
-        """The larger of the two lives."""
-        return Need(max(self.input, self.input_before), max(self.output, self.output_before))
-
-
-class Ask(msgspec.Struct, eq=False):
-    """A request that waits for balance. Resolved with the refusal, or with whether the answer was to its own need."""
-
-    model: str
-    short: Need
-    least: Need
-    wait: Wait[Refusal | bool]
-    is_over: bool = False
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """A lease request on its way. Unanswered, it is sent again as it was: the grant may have been made."""
-
-    request: LeaseRequest
-    sent_ns: int
-
-
-class Holding(msgspec.Struct, eq=False):
-    """What this worker holds for one account. `reserving` counts the requests that are within `reserve`.
-
-    `due_ns` is when it is looked at next, 0 for never.
-    """
-
-    account: str
-    purse: Purse
-    asks: list[Ask] = []
-    pace: dict[str, Pace] = {}
-    unanswered: Sent | None = None
-    is_asking: bool = False
-    reserving: int = 0
-    due_ns: int = 0
-    active_ns: int = 0
-
-    def is_needed(self) -> bool:
-        """Whether forgetting it would lose a request or balance."""
-        return bool(self.purse.slices or self.reserving or self.is_asking or self.unanswered)
+# What is left of a slice, or of its time, when the next one is asked for: a quarter.
+_EARLY = 4
+# A stream that runs goes on with a few tokens rather than wait for a whole step.
+_STEP_LEAST_TOKENS = 16
 
 
 class Leases:
-    """All holdings of a worker, by billing account; the only one that changes purses."""
+    """All holdings of a worker, by billing account; with `lending`, the only one that changes purses."""
 
     def __init__(
-        self, office: Office, errands: Errands, append: Append, *, worker: str, epoch: str, use_ms: int, wait_ms: int
+        self, office: Office, errands: Errands, append: Append, settings: Settings, *, worker: str, epoch: str
     ) -> None:
-        self._office = office
-        self._errands = errands
         self._append = append
         self._worker = worker
-        self._epoch = epoch
-        self._life_ns = use_ms * clock.MS
-        self._wait_ns = wait_ms * clock.MS
+        self._life_ns = settings.lease_use_ms * clock.MS
+        self._early_ns = self._life_ns // _EARLY
+        self._idle_ns = settings.lease_idle_ms * clock.MS
+        self._recall_ns = settings.lease_recall_ms * clock.MS
+        self._wait_ms = settings.lease_wait_ms
+        self._likely_tokens = settings.lease_likely_tokens
+        self._lending = Lending(office, errands, append, settings, worker, epoch, self)
         self._holdings: dict[str, Holding] = {}
-        self._sequences = count(1)
         self._due: list[tuple[int, int, Holding]] = []
         self._turns = count()
 
@@ -124,182 +55,200 @@ class Leases:
         return found
 
     async def reserve(
-        self, holding: Holding, need: Need, choices: int, model: str, tariffs: dict[str, Tariff]
+        self,
+        holding: Holding,
+        need: Need,
+        choices: int,
+        model: str,
+        tariffs: dict[str, Tariff],
+        *,
+        is_visible: bool = False,
     ) -> Reservation | Refusal:
         """Reserve the need, asking the ledger for what is missing.
 
-        The reservation may cover less output than needed, at least one token for each choice, when no more is to be
-        had. Refusals: `balance_used_up`, `no_matching_bucket`, `balance_reserved` after waiting, `lease_unavailable`.
+        The reservation may cover less output than needed: for a visible stream as much as is likely to do, and for
+        any request what there is, at least one token for each choice, where no more is to be had. Refusals:
+        `balance_used_up`, `no_matching_bucket`, `balance_reserved` after waiting, `lease_unavailable`.
         """
-        holding.reserving += 1
+        now_ns = clock.boot_ns()
+        if not holding.waiting or now_ns >= holding.short_until_ns:
+            reservation = holding.purse.reserve(need, model, tariffs, clock.wall_ns(), now_ns)
+            if reservation.short == NOTHING:
+                self.count(holding, model, need, now_ns)
+                last = reservation.parts[-1].slice
+                if last.linger and (_EARLY * last.free < last.leased or now_ns > last.use_until_ns - self._early_ns):
+                    self._renew(holding, model, need, now_ns)
+                return reservation
+            holding.purse.release(reservation)
+        wait: Wait[Reservation | Refusal] = Wait()
+        ask = Ask(
+            model,
+            Reservation((), need, need),
+            need,
+            self._likely(holding, need, choices, model) if is_visible else need,
+            Need(need.input_max, min(choices, need.output_max)),
+            tariffs,
+            wait.resolve,
+            now_ns + self._wait_ms * clock.MS,
+        )
+        self._wait_in_line(holding, ask)
         try:
-            return await self._reserve(holding, need, choices, model, tariffs)
+            return await wait
         finally:
-            holding.reserving -= 1
+            self.end(holding, ask)
+
+    def extend(self, holding: Holding, ask: Ask) -> None:
+        """More for a stream that runs: its ask is answered at once from own slices, or when the ledger has answered."""
+        self._wait_in_line(holding, ask)
+
+    def step(self, reservation: Reservation, output: int, choices: int) -> tuple[Need, Need, Need]:
+        """What an extension by so many output tokens wants: all of it, enough to go on for a while, the least."""
+        wanted = min(output, reservation.short.output_max)
+        return Need(0, wanted), Need(0, min(wanted, max(choices, _STEP_LEAST_TOKENS))), Need(0, min(wanted, choices))
 
     def settle(self, holding: Holding, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
         """Take the charges out of the reservation and release the rest."""
         holding.purse.settle(reservation, charges)
 
+    def learn(self, holding: Holding, model: str, written: int) -> None:
+        """An answer of the model ended by itself, with so many output tokens for each choice."""
+        pace = holding.paces.get(model)
+        if pace is not None:
+            pace.learn(written)
+
     def give_back(self, holding: Holding) -> None:
-        """Close slices that are not worth keeping. To be called after the closing that last named them was written."""
-        for idle in list(holding.purse.returnable(clock.boot_ns())):
-            if self._append(LeaseClose(idle.lease_id, idle.free)):
-                holding.purse.remove(idle)
+        """Close slices that are not worth keeping, unless somebody waits here for what they hold. To be called after
+        the closing that last named them was written.
+        """
+        now_ns = clock.boot_ns()
+        if holding.waiting and now_ns >= holding.recalled_until_ns:
+            if not holding.is_tended:
+                holding.is_tended = True
+                asyncio.get_running_loop().call_soon(self._tend, holding)
+            return
+        self._return(holding, now_ns)
+
+    def recall(self, recall: Recall) -> None:
+        """Another worker needs balance of the account: what is free here goes back, for a while all that gets free."""
+        holding = self._holdings.get(recall.billing_account_id)
+        if holding is None or recall.worker == self._worker:
+            return
+        now_ns = clock.boot_ns()
+        holding.recalled_until_ns = holding.short_until_ns = now_ns + self._recall_ns
+        self._return(holding, now_ns)
 
     def tick(self) -> None:
-        """Close slices whose time is over, and forget accounts that were not served for a lease life."""
+        """Close slices whose time is over or that are idle, and forget accounts that nobody used for a lease life."""
         now_ns = clock.boot_ns()
         while self._due and self._due[0][0] <= now_ns:
             due_ns, _, holding = heapq.heappop(self._due)
             if due_ns != holding.due_ns:
                 continue  # it was looked at, or is to be, at another time
             holding.due_ns = 0
-            self.give_back(holding)
-            if holding.unanswered:
-                self._start_asking(holding)
+            self._return(holding, now_ns, has_lapsed=True)
+            for line in holding.lines.values():
+                if line.unanswered:
+                    self._lending.start(holding, line)
             if holding.is_needed() or now_ns - holding.active_ns < self._life_ns:
-                self._watch(holding, now_ns)
+                self.watch(holding, now_ns)
             else:
                 del self._holdings[holding.account]
 
     async def close_all(self) -> None:
         """The worker stops, no request runs and no errand: give everything back, what may have been granted too."""
-        sending = [self._send(each, each.unanswered) for each in self._holdings.values() if each.unanswered]
-        await asyncio.gather(*sending)
+        await self._lending.settle_unanswered(self._holdings.values())
         for holding in self._holdings.values():
             for held in list(holding.purse.slices):
                 if self._append(LeaseClose(held.lease_id, held.free)):
                     holding.purse.remove(held)
 
-    async def _reserve(
-        self, holding: Holding, need: Need, choices: int, model: str, tariffs: dict[str, Tariff]
-    ) -> Reservation | Refusal:
-        give_up_ns = 0
-        rounds = 0
-        while True:
-            now_ns = clock.boot_ns()
-            reservation = holding.purse.reserve(need, model, tariffs, clock.wall_ns(), now_ns)
-            short = reservation.short
-            least = Need(short.input_max, max(0, choices - (need.output_max - short.output_max)))
-            if short == _NOTHING or (rounds and least == _NOTHING):
-                self._count(holding, model, need, now_ns)
-                return reservation
-            holding.purse.release(reservation)
-            if rounds == _ROUNDS_MAX:
-                return _UNAVAILABLE
-            answer = await self._ask(holding, Ask(model, short, least, Wait()))
-            if not isinstance(answer, Refusal):
-                rounds += answer
-                continue
-            give_up_ns = give_up_ns or now_ns + self._wait_ns
-            if answer.code is not Code.BALANCE_RESERVED or now_ns >= give_up_ns:
-                return answer
-            await pause(_RETRY_S)
+    # --- for `lending`
 
-    def _count(self, holding: Holding, model: str, need: Need, now_ns: int) -> None:
+    def count(self, holding: Holding, model: str, need: Need, now_ns: int) -> None:
+        """A reservation was made."""
         holding.active_ns = now_ns
-        pace = holding.pace.get(model)
+        pace = holding.paces.get(model)
         if pace is None:
-            pace = holding.pace[model] = Pace(now_ns)
+            pace = holding.paces[model] = Pace(now_ns)
         pace.add(need, now_ns, self._life_ns)
 
-    async def _ask(self, holding: Holding, ask: Ask) -> Refusal | bool:
-        holding.asks.append(ask)
-        self._start_asking(holding)
-        try:
-            return await ask.wait
-        finally:
+    def end(self, holding: Holding, ask: Ask) -> None:
+        """The ask waits no longer. Doing it again changes nothing."""
+        if not ask.is_over:
             ask.is_over = True
+            holding.waiting -= 1
+            if ask.timer is not None:
+                ask.timer.cancel()
 
-    def _start_asking(self, holding: Holding) -> None:
-        if not holding.is_asking:
-            holding.is_asking = True
-            self._watch(holding, clock.boot_ns())
-            self._errands.start(self._serve_asks(holding))
-
-    async def _serve_asks(self, holding: Holding) -> None:
-        """Settle what is unanswered, then ask for the first that waits, and for all others of its model with it."""
-        try:
-            if holding.unanswered is not None:
-                refusal = await self._send(holding, holding.unanswered)
-                if refusal is None or refusal.code is not Code.LEASE_UNAVAILABLE:
-                    # Perhaps it brought what they wait for; asking for more, they might be refused.
-                    waiting, holding.asks = holding.asks, []
-                    resolve_each(deque(ask.wait for ask in waiting), False)
-            while group := _next_group(holding):
-                refusal = _UNAVAILABLE
-                try:
-                    if holding.unanswered is None:
-                        refusal = await self._send(holding, Sent(self._request(holding, group), clock.boot_ns()))
-                finally:
-                    _tell(group, refusal)
-        finally:
-            holding.is_asking = False
-            # What came for customers who have left meanwhile is not kept.
-            self.give_back(holding)
-            if any(not ask.is_over for ask in holding.asks):
-                self._start_asking(holding)
-
-    async def _send(self, holding: Holding, sent: Sent) -> Refusal | None:
-        """Send a lease request and take what is granted. As long as it is not known what was, it stays unanswered."""
-        holding.unanswered = sent
-        try:
-            reply = await self._office.lease(sent.request)
-        except BusFault:
-            return _UNAVAILABLE
-        if reply.refusal is not None and reply.refusal.code is Code.LEASE_UNAVAILABLE:
-            return reply.refusal
-        holding.unanswered = None
-        self._take(holding, reply, sent)
-        return reply.refusal
-
-    def _request(self, holding: Holding, group: list[Ask]) -> LeaseRequest:
-        first = group[0]
-        pace = holding.pace.get(first.model)
-        return LeaseRequest(
-            worker=self._worker,
-            epoch=self._epoch,
-            sequence=next(self._sequences),
-            billing_account_id=holding.account,
-            model=first.model,
-            need=Need(sum(ask.short.input_max for ask in group), sum(ask.short.output_max for ask in group)),
-            least=first.least,
-            pace=pace.need() if pace else _NOTHING,
-        )
-
-    def _take(self, holding: Holding, reply: LeaseReply, sent: Sent) -> None:
-        wall_ns = clock.wall_ns() - clock.boot_ns()
-        for ordinal, lease in enumerate(reply.leases):
-            # Time runs from when the request was sent: the ledger's clock started no earlier.
-            use_until_ns = sent.sent_ns + lease.use_for_ns
-            name = (lease.bucket.id, sent.request.sequence, ordinal)
-            self._append(LeaseTaken(lease.lease_id, lease.amount, *name, wall_ns + use_until_ns))
-            holding.purse.add(
-                Slice(lease.lease_id, lease.bucket, lease.amount, lease.amount, use_until_ns, lease.linger)
-            )
-        self._watch(holding, clock.boot_ns())
-
-    def _watch(self, holding: Holding, now_ns: int) -> None:
-        """Look at the holding when its first slice lapses, or after a lease life; not later than was meant before."""
-        lapses = [held.use_until_ns for held in holding.purse.slices if held.use_until_ns > now_ns]
-        due_ns = min(lapses, default=now_ns + self._life_ns)
+    def watch(self, holding: Holding, now_ns: int) -> None:
+        """Look at the holding when its first slice lapses or is idle, or after a while; not later than was meant."""
+        times = [
+            each
+            for held in holding.purse.slices
+            for each in (held.use_until_ns, held.used_ns + self._idle_ns)
+            if each > now_ns
+        ]
+        due_ns = min(times, default=now_ns + min(self._life_ns, self._idle_ns))
         if holding.due_ns == 0 or due_ns < holding.due_ns:
             holding.due_ns = due_ns
             heapq.heappush(self._due, (due_ns, next(self._turns), holding))
 
+    def keep_little(self, holding: Holding) -> None:
+        """What came for customers who have left meanwhile is not kept."""
+        self._return(holding, clock.boot_ns())
 
-def _next_group(holding: Holding) -> list[Ask]:
-    """The first request that waits and all others of its model; the rest goes on waiting."""
-    waiting = [ask for ask in holding.asks if not ask.is_over]
-    group = [ask for ask in waiting if ask.model == waiting[0].model]
-    holding.asks = [ask for ask in waiting if ask.model != waiting[0].model]
-    return group
+    # --- inside
 
+    def _likely(self, holding: Holding, need: Need, choices: int, model: str) -> Need:
+        pace = holding.paces.get(model)
+        one = pace.likely(self._likely_tokens) if pace else self._likely_tokens
+        return Need(need.input_max, min(need.output_max, one * choices))
 
-def _tell(group: list[Ask], refusal: Refusal | None) -> None:
-    others = deque(ask.wait for ask in group[1:])
-    try:
-        group[0].wait.resolve(True if refusal is None else refusal)
-    finally:
-        resolve_each(others, False if refusal is None or refusal.code in _OF_ONE else refusal)
+    def _wait_in_line(self, holding: Holding, ask: Ask) -> None:
+        line = holding.line(ask.model, extends=ask.extends)
+        line.asks.append(ask)
+        holding.waiting += 1
+        ask.timer = asyncio.get_running_loop().call_later(self._wait_ms / 1000, self._lending.overdue, holding, ask)
+        self._lending.admit(holding)
+        if not ask.is_over:
+            self._start(holding, line)
+
+    def _renew(self, holding: Holding, model: str, need: Need, now_ns: int) -> None:
+        """Ask for the next slice in the background, unless it is here already or the account is low."""
+        if now_ns < holding.renew_after_ns or now_ns < holding.short_until_ns:
+            return
+        holding.renew_after_ns = now_ns + RENEWAL_PAUSE_NS
+        wall_ns = clock.wall_ns()
+        for held in holding.purse.slices:
+            is_fresh = now_ns <= held.use_until_ns - self._early_ns and _EARLY * held.free >= held.leased
+            if is_fresh and held.linger and held.usable(model, wall_ns, now_ns):
+                return
+        line = holding.line(model, extends=False)
+        line.renewal = need
+        self._start(holding, line)
+
+    def _start(self, holding: Holding, line: Line) -> None:
+        self.watch(holding, clock.boot_ns())
+        self._lending.start(holding, line)
+
+    def _tend(self, holding: Holding) -> None:
+        """Balance got free while requests wait for it here."""
+        holding.is_tended = False
+        self._lending.admit(holding)
+        self._return(holding, clock.boot_ns())
+
+    def _return(self, holding: Holding, now_ns: int, *, has_lapsed: bool = False) -> None:
+        """Journal what goes back: whole slices, and, of an account that others need, free parts of those in use."""
+        is_recalled = now_ns < holding.recalled_until_ns
+        purse = holding.purse
+        if holding.waiting and not is_recalled:
+            idle = [held for held in purse.slices if held.uses == 0 and now_ns >= held.use_until_ns]
+        else:
+            idle = purse.returnable(now_ns, now_ns if is_recalled else now_ns - self._idle_ns)
+        for held in idle:
+            if self._append(LeaseClose(held.lease_id, held.free)):
+                purse.remove(held)
+        if is_recalled or has_lapsed:
+            for held in purse.spare(now_ns, keep=not is_recalled):
+                if self._append(LeaseReturn(held.lease_id, held.free)):
+                    purse.give_back(held, held.free)

@@ -63,8 +63,8 @@ class BusOffice:
         self._bus = bus
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
-        """Balance for an account."""
-        return await self._ask(wire.LEASE_REQUEST, request, LeaseReply)
+        """Balance for an account; the answer may wait for as long as the request may."""
+        return await self._ask(wire.LEASE_REQUEST, request, LeaseReply, request.wait_ms)
 
     async def find_key(self, digest: bytes) -> Key | None:
         """Whose key this is."""
@@ -87,6 +87,14 @@ class BusOffice:
         self._bus.when_back(doubt_all)
         await self._bus.subscribe(wire.KEY_CHANGED, handle)
 
+    async def on_recall(self, recall: Callable[[wire.Recall], None]) -> None:
+        """Call `recall` when another worker needs balance of an account."""
+
+        async def handle(_subject: str, payload: bytes) -> None:
+            recall(msgspec.msgpack.decode(payload, type=wire.Recall))
+
+        await self._bus.subscribe(wire.LEASE_RECALL, handle)
+
     async def catalogs(self) -> AsyncIterator[Catalog]:
         """The catalog now, after each change, and again from time to time as a confirmation."""
         revision = -1
@@ -97,8 +105,8 @@ class BusOffice:
                 revision = entry.revision
             yield catalog
 
-    async def _ask(self, subject: str, question: object, kind: Any) -> Any:
-        answer = await self._bus.request(subject, _pack(question))
+    async def _ask(self, subject: str, question: object, kind: Any, wait_ms: int = 0) -> Any:
+        answer = await self._bus.request(subject, _pack(question), wait_ms=wait_ms)
         try:
             return msgspec.msgpack.decode(answer, type=kind)
         except msgspec.DecodeError as fault:

@@ -42,7 +42,12 @@ async def serve(exchange: Exchange, gateway: Gateway) -> None:
     bound = need(request.shape, route.model.formula, route.model.context_window, route.model.output_max)
     holding = gateway.leases.holding(caller.billing_account_id)
     reservation = await gateway.leases.reserve(
-        holding, bound, request.shape.choices, request.model, gateway.catalog.tariffs
+        holding,
+        bound,
+        request.shape.choices,
+        request.model,
+        gateway.catalog.tariffs,
+        is_visible=request.stream and not route.model.hidden_reasoning,
     )
     if isinstance(reservation, Refusal):
         return exchange.refuse(reservation)

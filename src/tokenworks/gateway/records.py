@@ -53,7 +53,7 @@ class Records:
         del self._open[closing.opening]
         self._schedule()
 
-    def append(self, entry: journal.Checkpoint | journal.LeaseTaken | journal.LeaseClose) -> bool:
+    def append(self, entry: journal.Checkpoint | journal.LeaseTaken | journal.LeaseClose | journal.LeaseReturn) -> bool:
         """Append another entry. False where it would take space that closings were promised, or the disk failed."""
         try:
             position = self._writer.append(journal.encode(entry))

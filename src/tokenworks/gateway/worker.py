@@ -72,15 +72,7 @@ class Worker:
         self._records = Records(
             self._writer, self._sync if settings.durability == "every" else None, self._errands, self._on_fault
         )
-        self._leases = Leases(
-            office,
-            self._errands,
-            self._records.append,
-            worker=name,
-            epoch=journal_id,
-            use_ms=settings.lease_use_ms,
-            wait_ms=settings.lease_wait_ms,
-        )
+        self._leases = Leases(office, self._errands, self._records.append, settings, worker=name, epoch=journal_id)
         self._keys = Keys(office, self._errands, settings.key_cache_entries, settings.key_stale_ms)
         self._catalog = CatalogInUse(settings.catalog_stale_ms)
         self._upstreams = Upstreams(settings, self._errands)
@@ -101,6 +93,7 @@ class Worker:
     async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`, then drain."""
         await self._office.on_key_changed(self._keys.forget, self._keys.doubt_all)
+        await self._office.on_recall(self._leases.recall)
         has_catalog = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [
