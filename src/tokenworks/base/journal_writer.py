@@ -154,6 +154,25 @@ class JournalWriter:
         self._promised -= promise
         return position
 
+    def append_extension(self, payload: bytes, opening: int, close_bytes_max: int) -> int | JournalFull:
+        """Append a frame by which the closing of that opening may grow, and promise space for so much."""
+        if self._fault:
+            raise JournalFault(self._fault)
+        promise = self._promises.get(opening)
+        if promise is None:
+            raise ValueError(f"no opening at position {opening} waits for its closing")
+        closing = max(promise, FRAME_HEADER_BYTES + close_bytes_max)
+        if closing > FRAME_BYTES_MAX:
+            raise ValueError(f"a closing of {close_bytes_max} bytes would not fit a frame")
+        data = frame(payload)
+        self._close_largest = max(self._close_largest, closing)
+        if (full := self._take(len(data), closing - promise)) is not None:
+            return full
+        position = self._put(data)
+        self._promises[opening] = closing
+        self._promised += closing - promise
+        return position
+
     def append(self, payload: bytes) -> int | JournalFull:
         """Append any other frame, a checkpoint for example, if it takes no promised space.
 

@@ -10,10 +10,13 @@ from tokenworks.base import clock
 from tokenworks.core import amounts
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import Basis, Checkpoint, Closing, Ending
-from tokenworks.core.purse import Charge, charges_for
+from tokenworks.core.purse import Charge, Part, charges_for
 from tokenworks.core.usage import NONE, Tokens, clip, plausible
+from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 
+_CLOSING_BYTES = 384
+_CHARGE_BYTES = 80
 _BROKEN_OFF = frozenset({"endpoint_broken", "endpoint_timeout", "drained"})
 
 
@@ -51,7 +54,11 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     result = measure(outcome.ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
     charges = charges_for(delivery.reservation, result.tokens)
     gateway.leases.settle(delivery.holding, delivery.reservation, charges)
-    delivery.end_attempt(gateway, outcome.ending, result.tokens)
+    if outcome.ending == "finished" and not tally.is_cut:
+        written = -(-result.tokens.written // delivery.request.shape.choices)
+        gateway.leases.learn(delivery.holding, delivery.request.model, written)
+    # The customer is charged for what was passed on; we pay for what was generated.
+    delivery.end_attempt(gateway, outcome.ending, result.tokens + Tokens(output=tally.surplus))
     first_ns = tally.first_token_ns
     gateway.records.close(
         Closing(
@@ -70,6 +77,12 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     )
     gateway.leases.give_back(delivery.holding)
     return charges
+
+
+def closing_bytes_max(parts: tuple[Part, ...], route: Route, attempts_max: int) -> int:
+    """The most bytes that the closing of a request with this reservation takes."""
+    lines = [_CHARGE_BYTES + 4 * (len(part.slice.bucket.id) + len(part.tariff) + len(part.unit)) for part in parts]
+    return _CLOSING_BYTES + attempts_max * route.attempt_bytes + sum(lines)
 
 
 def checkpoint(delivery: Delivery) -> Checkpoint:

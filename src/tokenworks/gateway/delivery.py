@@ -15,7 +15,7 @@ from tokenworks.core.journal import Attempt, Ending
 from tokenworks.core.purse import Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Endpoint
-from tokenworks.core.tariff import cost
+from tokenworks.core.tariff import Tariff, cost
 from tokenworks.core.usage import NONE, Reported, Tokens
 from tokenworks.gateway.catalog import CatalogInUse, Route
 from tokenworks.gateway.chat import ChatRequest
@@ -42,9 +42,12 @@ class Gateway:
 
 
 class Tally(msgspec.Struct, eq=False):
-    """What was seen of the answer so far."""
+    """What was seen of the answer so far. `surplus` was generated and not passed on; `is_cut`: we ended it."""
 
     output: int = 0
+    surplus: int = 0
+    text_bytes: int = 0
+    is_cut: bool = False
     reported: Reported | None = None
     first_token_ns: int = 0
     flags: tuple[str, ...] = ()
@@ -60,7 +63,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, eq=False):
-    """One opened request. `covered` is what the reservation pays for, `output_limit` that of one choice."""
+    """One opened request. `covered` is what the reservation pays for now, `output_limit` what one choice may have at
+    most. Where the reservation may grow, it covers less than that; `tariffs` are those of the admission.
+    """
 
     exchange: Exchange
     request: ChatRequest
@@ -72,6 +77,8 @@ class Delivery(msgspec.Struct, eq=False):
     opened_ns: int
     position: int
     tally: Tally
+    tariffs: dict[str, Tariff]
+    may_grow: bool = False
     attempts: list[Attempt] = []
     endpoint: Endpoint | None = None
     sending: Sending | None = None

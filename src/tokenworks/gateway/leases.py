@@ -24,8 +24,6 @@ from tokenworks.gateway.office import Office
 
 # What is left of a slice, or of its time, when the next one is asked for: a quarter.
 _EARLY = 4
-# A stream that runs goes on with a few tokens rather than wait for a whole step.
-_STEP_LEAST_TOKENS = 16
 
 
 class Leases:
@@ -100,11 +98,6 @@ class Leases:
     def extend(self, holding: Holding, ask: Ask) -> None:
         """More for a stream that runs: its ask is answered at once from own slices, or when the ledger has answered."""
         self._wait_in_line(holding, ask)
-
-    def step(self, reservation: Reservation, output: int, choices: int) -> tuple[Need, Need, Need]:
-        """What an extension by so many output tokens wants: all of it, enough to go on for a while, the least."""
-        wanted = min(output, reservation.short.output_max)
-        return Need(0, wanted), Need(0, min(wanted, max(choices, _STEP_LEAST_TOKENS))), Need(0, min(wanted, choices))
 
     def settle(self, holding: Holding, reservation: Reservation, charges: tuple[Charge, ...]) -> None:
         """Take the charges out of the reservation and release the rest."""

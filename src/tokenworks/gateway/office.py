@@ -43,8 +43,8 @@ class Line(Protocol):
         """Call this each time the connection is back."""
         ...
 
-    async def request(self, subject: str, payload: bytes) -> bytes:
-        """Ask and wait for the answer; `BusFault` if there is none."""
+    async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0) -> bytes:
+        """Ask and wait for the answer, which may take so much longer on purpose; `BusFault` if there is none."""
         ...
 
     async def subscribe(self, subject: str, handler: Handler) -> object:

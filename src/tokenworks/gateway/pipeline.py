@@ -12,7 +12,7 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.gateway import chat
 from tokenworks.gateway.catalog import Route
-from tokenworks.gateway.charge import charge, charged_fields
+from tokenworks.gateway.charge import charge, charged_fields, closing_bytes_max
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
@@ -23,9 +23,6 @@ DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.",
 TOO_LONG = Refusal(Code.ENDPOINT_TIMEOUT, "The request took longer than any request may.")
 JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.", retry_after_ms=5_000)
 _LOST = Outcome("endpoint_broken")
-
-_CLOSING_BYTES = 384
-_CHARGE_BYTES = 80
 
 
 async def serve(exchange: Exchange, gateway: Gateway) -> None:
@@ -41,13 +38,10 @@ async def serve(exchange: Exchange, gateway: Gateway) -> None:
         return exchange.refuse(route)
     bound = need(request.shape, route.model.formula, route.model.context_window, route.model.output_max)
     holding = gateway.leases.holding(caller.billing_account_id)
+    tariffs = gateway.catalog.tariffs
+    is_visible = request.stream and not route.model.hidden_reasoning
     reservation = await gateway.leases.reserve(
-        holding,
-        bound,
-        request.shape.choices,
-        request.model,
-        gateway.catalog.tariffs,
-        is_visible=request.stream and not route.model.hidden_reasoning,
+        holding, bound, request.shape.choices, request.model, tariffs, is_visible=is_visible
     )
     if isinstance(reservation, Refusal):
         return exchange.refuse(reservation)
@@ -56,9 +50,13 @@ async def serve(exchange: Exchange, gateway: Gateway) -> None:
         gateway.leases.settle(holding, reservation, ())
         gateway.leases.give_back(holding)
         return exchange.refuse(position)
+    may_grow = is_visible and reservation.short.output_max > 0
     covered, limit = clip(reservation.covered, request.shape.choices)
+    if may_grow:
+        covered, limit = reservation.covered, bound.output_max // request.shape.choices
+    now_ns = clock.boot_ns()
     delivery = Delivery(
-        exchange, request, route, holding, reservation, covered, limit, clock.boot_ns(), position, Tally()
+        exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
     )
     outcome = _LOST
     try:
@@ -97,9 +95,7 @@ def open_request(
 ) -> int | Refusal:
     """Append the opening; its position in the journal names the request from now on."""
     parts = reservation.parts
-    close_bytes_max = _CLOSING_BYTES + gateway.settings.attempts_max * route.attempt_bytes
-    for part in parts:
-        close_bytes_max += _CHARGE_BYTES + 4 * (len(part.slice.bucket.id) + len(part.tariff) + len(part.unit))
+    close_bytes_max = closing_bytes_max(parts, route, gateway.settings.attempts_max)
     if close_bytes_max > PAYLOAD_BYTES_MAX:
         return JOURNAL_FULL
     opening = Opening(

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw
 
-from tokenworks.core.usage import NONE, Reported, from_openai
+from tokenworks.core.usage import NONE, Reported, Tokens, from_openai
 
 # A count above this is nonsense, and would not fit the integers of the journal.
 _Count = Annotated[int, Meta(le=1 << 53)]
@@ -95,6 +95,12 @@ class StreamChunk(msgspec.Struct):
         """Choices with a delta that carries something."""
         return sum(1 for choice in self.choices or () if choice.delta is not None and choice.delta.parts())
 
+    def text_bytes(self) -> int:
+        """About how many bytes of text there are in the deltas."""
+        return sum(
+            len(part) - 2 for choice in self.choices or () if choice.delta is not None for part in choice.delta.parts()
+        )
+
 
 class _Cut(msgspec.Struct):
     """What the last event of a stream that is cut short takes over from the event that is not passed on."""
@@ -158,11 +164,24 @@ def reported(raw: Raw) -> Reported | None:
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
 
 
-def cut_event(data: bytes, choices: Iterable[int]) -> bytes:
-    """The event that ends these choices for their length, in place of the event with this data."""
+def cut_event(data: bytes, choices: Iterable[int], code: str) -> bytes:
+    """The event that ends these choices for their length, in place of the event with this data.
+
+    `code` says why, where it was not the limit that the customer set.
+    """
     ends: list[dict[str, object]] = [{"index": index, "delta": {}, "finish_reason": "length"} for index in choices]
-    body: dict[str, object] = {**msgspec.structs.asdict(_cut(data)), "choices": ends}
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+    why: dict[str, object] = {"tokenworks": {"code": code}} if code else {}
+    return _event({**msgspec.structs.asdict(_cut(data)), "choices": ends, **why})
+
+
+def usage_event(data: bytes, tokens: Tokens) -> bytes:
+    """The event with the usage of a stream that was cut short in place of the event with this data, by our count."""
+    usage = {
+        "prompt_tokens": tokens.read,
+        "completion_tokens": tokens.written,
+        "total_tokens": tokens.total,
+    }
+    return _event({**msgspec.structs.asdict(_cut(data)), "choices": [], "usage": usage})
 
 
 def error(body: bytes) -> _Error | None:
@@ -174,6 +193,10 @@ def error(body: bytes) -> _Error | None:
             continue
         return found.error if isinstance(found, ErrorAnswer) else found
     return None
+
+
+def _event(body: dict[str, object]) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def _text_bytes(part: bytes) -> int:

@@ -47,6 +47,18 @@ class Records:
             self._schedule()
         return position
 
+    def extend(self, extension: journal.Extension, close_bytes_max: int) -> bool:
+        """Append an extension of a reservation, with space for the closing as it may be now. False as with `append`."""
+        try:
+            position = self._writer.append_extension(journal.encode(extension), extension.opening, close_bytes_max)
+        except JournalFault as fault:
+            self._on_fault(fault)
+            return False
+        if isinstance(position, JournalFull):
+            return False
+        self._schedule()
+        return True
+
     def close(self, closing: journal.Closing) -> None:
         """Append the closing of a request."""
         self._last = self._writer.append_closing(journal.encode(closing), closing.opening)

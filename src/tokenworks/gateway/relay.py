@@ -9,13 +9,14 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers, reading
 from tokenworks.gateway.charge import checkpoint
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
-from tokenworks.gateway.sse import Event, EventTooLarge, Splitter
+from tokenworks.gateway.growth import Growth
+from tokenworks.gateway.passage import Passage
+from tokenworks.gateway.sse import EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")
 _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint fell silent within its answer.")
 _NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not a chat completion.")
-_ABOVE_LIMIT = "output_above_limit"
 
 
 async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
@@ -24,7 +25,7 @@ async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Out
     is_at_end = False
     try:
         outcome = await relayed(delivery, gateway, upstream)
-        is_at_end = outcome.ending == "finished" and _ABOVE_LIMIT not in delivery.tally.flags
+        is_at_end = outcome.ending == "finished" and not delivery.tally.is_cut
     except UpstreamSilent:
         return Outcome("endpoint_timeout", _TIMEOUT)
     except (UpstreamBroken, EventTooLarge):
@@ -59,21 +60,13 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
         return Outcome("endpoint_broken", _NOT_AN_ANSWER)
     exchange = delivery.exchange
     exchange.wire.attach(upstream)
-    splitter = Splitter(gateway.settings.answer_bytes_max)
-    stream = _Stream(delivery)
-    pace = _Checkpoints(delivery, gateway)
-    while True:
-        data = await upstream.chunk()
-        passed = stream.read(splitter.feed(data) if data else splitter.finish())
-        if passed:
-            if not exchange.streaming:
-                exchange.start_stream(delivery.fields())
-            exchange.send(passed)
-            pace.advance()
-        if stream.error:
-            return Outcome("endpoint_broken", stream.error)
-        if stream.is_done or not data:
-            break
+    growth = Growth(delivery, gateway)
+    try:
+        stream = await _pass_on(delivery, gateway, upstream, growth)
+    finally:
+        growth.stop()
+    if stream.error:
+        return Outcome("endpoint_broken", stream.error)
     if not stream.is_done and not stream.is_finishing and not (stream.has_begun and upstream.is_framed):
         return Outcome("endpoint_broken", _BROKEN)
     if not exchange.streaming:
@@ -81,70 +74,37 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
     return Outcome("finished", body=stream.held + answers.DONE)
 
 
-class _Stream:
-    """What a stream's events say. `held` goes out with the last bytes: the usage event, or the end put by us.
-
-    An endpoint that writes on past the limit it was given is not passed on and not read any further: what it writes is
-    not paid for. A delta is taken for one token at least, so whoever keeps the limit is not cut short.
-    """
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._tally = delivery.tally
-        self._output_max = delivery.covered.output_max
-        self._wants_usage = delivery.request.wants_usage
-        self._unfinished = set(range(delivery.request.shape.choices))
-        self.has_begun = False
-        self.is_finishing = False
-        self.is_done = False
-        self.held = b""
-        self.error: Refusal | None = None
-
-    def read(self, events: list[Event]) -> bytes:
-        """Count the events; the bytes to pass on now."""
-        passed: list[bytes] = []
-        for event in events:
-            if event.data == b"[DONE]":
-                self.is_done = True
-            if self.is_done or self.error:
+async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, growth: Growth) -> Passage:
+    """Pass a stream on to its end, or until what is covered is used up and no more can be had."""
+    exchange = delivery.exchange
+    splitter = Splitter(gateway.settings.answer_bytes_max)
+    stream = Passage(delivery)
+    pace = _Checkpoints(delivery, gateway)
+    while True:
+        data = await upstream.chunk()
+        passed = stream.read(splitter.feed(data) if data else splitter.finish())
+        while True:
+            if delivery.may_grow:
+                await growth.written()
+            if passed:
+                if not exchange.streaming:
+                    exchange.start_stream(delivery.fields())
+                exchange.send(passed)
+                pace.advance()
+            if not stream.rest:
                 break
-            if event.data is None or self._is_passed(event.raw, event.data):
-                passed.append(event.raw)
-        return passed[0] if len(passed) == 1 else b"".join(passed)
-
-    def _is_passed(self, raw: bytes, data: bytes) -> bool:
-        try:
-            chunk = reading.stream_chunk(data)
-        except reading.UNREADABLE:
-            self._flag("event_malformed")
-            return True
-        if chunk.has_error:
-            found = reading.error(data)
-            text = f" It said: {found.message}" if found else ""
-            self.error = Refusal(Code.ENDPOINT_BROKEN, f"The endpoint gave up within its answer.{text}")
-            return False
-        self.has_begun = True
-        self.is_finishing = self.is_finishing or chunk.is_finishing
-        count = chunk.count()
-        if self._tally.output + count > self._output_max:
-            self._flag(_ABOVE_LIMIT)
-            self.held = reading.cut_event(data, sorted(self._unfinished))
-            self.is_done = True
-            return False
-        if chunk.is_finishing:
-            self._unfinished -= chunk.finished()
-        if count:
-            self._tally.output += count
-            self._tally.first_token_ns = self._tally.first_token_ns or clock.boot_ns()
-        if chunk.has_usage:
-            self._tally.reported = reading.reported(chunk.usage)
-            if not chunk.choices:
-                self.held = raw if self._wants_usage else b""
-                return False
-        return True
-
-    def _flag(self, flag: str) -> None:
-        if flag not in self._tally.flags:
-            self._tally.flags += (flag,)
+            if not growth.is_possible:
+                passed = stream.cut(None)
+            elif (refusal := await growth.more(upstream)) is not None:
+                passed = stream.cut(refusal)
+            else:
+                passed = stream.read(stream.rest)
+        if stream.is_done or stream.error or not data:
+            break
+        growth.advance()
+    if not delivery.tally.is_cut:
+        await growth.cover(delivery.tally.reported)
+    return stream
 
 
 class _Checkpoints:

@@ -1,0 +1,118 @@
+"""Passage: what the events of a stream say, and which of them are passed on.
+
+Counts what is passed and reads the usage. It stops at what is paid for; whether more can be reserved is `growth`'s
+affair, and when bytes are sent is `relay`'s.
+"""
+
+from tokenworks.base import clock
+from tokenworks.core.refusals import Code, Refusal
+from tokenworks.gateway import reading
+from tokenworks.gateway.charge import counted
+from tokenworks.gateway.delivery import Delivery
+from tokenworks.gateway.sse import Event
+
+_ABOVE_LIMIT = "output_above_limit"
+_BALANCE_SHORT = "balance_short"
+
+
+class Passage:
+    """One stream. `held` goes out with the last bytes: the usage event, or the end put by us.
+
+    An event that passes what is covered waits in `rest`, with those behind it, until more is reserved or it is cut
+    off: what an endpoint writes beyond that is not paid for. A delta is taken for one token at least, so whoever keeps
+    the limit is not cut short; one who splits tokens over deltas and says how many there are is believed.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._tally = delivery.tally
+        self._wants_usage = delivery.request.wants_usage
+        self._unfinished = set(range(delivery.request.shape.choices))
+        self.has_begun = False
+        self.is_finishing = False
+        self.is_done = False
+        self.rest: list[Event] = []
+        self.held = b""
+        self.error: Refusal | None = None
+
+    def read(self, events: list[Event]) -> bytes:
+        """Count the events; the bytes to pass on now."""
+        passed: list[bytes] = []
+        self.rest = []
+        for place, event in enumerate(events):
+            if event.data == b"[DONE]":
+                self.is_done = True
+            if self.is_done or self.error:
+                break
+            verdict = True if event.data is None else self._take(event.raw, event.data)
+            if verdict is None:
+                self.rest = events[place:]
+                break
+            if verdict:
+                passed.append(event.raw)
+        return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def cut(self, refusal: Refusal | None) -> bytes:
+        """End the stream here: at the limit that was set, or for the refusal of more. Nothing more is passed on."""
+        rest, self.rest = self.rest, []
+        data = rest[0].data or b""
+        for event in rest:
+            self._tally.surplus += _count(event.data or b"")
+        self._flag(_BALANCE_SHORT if refusal else _ABOVE_LIMIT)
+        self.held = reading.cut_event(data, sorted(self._unfinished), refusal.code.value if refusal else "")
+        if self._wants_usage:
+            self.held += reading.usage_event(data, counted(self._delivery))
+        self._tally.is_cut = self.is_done = True
+        return b""
+
+    def _take(self, raw: bytes, data: bytes) -> bool | None:
+        """Count an event. Whether it is passed on; None where that is more than is covered, and nothing is counted."""
+        try:
+            chunk = reading.stream_chunk(data)
+        except reading.UNREADABLE:
+            self._flag("event_malformed")
+            return True
+        if chunk.has_error:
+            found = reading.error(data)
+            text = f" It said: {found.message}" if found else ""
+            self.error = Refusal(Code.ENDPOINT_BROKEN, f"The endpoint gave up within its answer.{text}")
+            return False
+        self.has_begun = True
+        self.is_finishing = self.is_finishing or chunk.is_finishing
+        count = chunk.count()
+        output = self._tally.output + count
+        if count and chunk.has_usage:
+            output = self._told(chunk, output)
+        if output > self._delivery.covered.output_max:
+            return None
+        if chunk.is_finishing:
+            self._unfinished -= chunk.finished()
+        if count:
+            self._tally.output = output
+            self._tally.first_token_ns = self._tally.first_token_ns or clock.boot_ns()
+            if self._delivery.may_grow:
+                self._tally.text_bytes += chunk.text_bytes()
+        if chunk.has_usage:
+            self._tally.reported = reading.reported(chunk.usage)
+            if not chunk.choices:
+                self.held = raw if self._wants_usage else b""
+                return False
+        return True
+
+    def _told(self, chunk: reading.StreamChunk, output: int) -> int:
+        """The output so far where the endpoint says with each delta how much it was, and that is less."""
+        reported = reading.reported(chunk.usage)
+        if reported is None or reported.fault or not reported.tokens.written:
+            return output
+        return max(self._tally.output, min(output, reported.tokens.written))
+
+    def _flag(self, flag: str) -> None:
+        if flag not in self._tally.flags:
+            self._tally.flags += (flag,)
+
+
+def _count(data: bytes) -> int:
+    try:
+        return reading.stream_chunk(data).count()
+    except reading.UNREADABLE:
+        return 0
