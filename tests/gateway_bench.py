@@ -63,6 +63,7 @@ class Bench:
     gateway: Gateway
     server: Server
     address: tuple[str, int] = ("", 0)
+    shipped: int = 0
     faults: list[JournalFault] = field(default_factory=list)
     clients: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -121,8 +122,10 @@ class Bench:
     async def ship(self) -> None:
         """Let the office have the journal."""
         self.writer.flush()
-        batch = read_frames(self.writer.folder, 0, 4 << 20)
-        await self.office.ship(ShipRequest("jrn_test", "gw-0", 0, batch.data))
+        folder = self.writer.folder
+        batch = read_frames(folder, self.shipped, 4 << 20)
+        await self.office.ship(ShipRequest(folder.name, folder.parent.name, self.shipped, batch.data))
+        self.shipped = batch.to_position
 
     def entries(self) -> list[Entry]:
         """The journal as it stands on disk."""
@@ -157,14 +160,27 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(folder: Path, *, suppliers: int = 1, balance: int = 1_000_000, **changes: Any) -> AsyncGenerator[Bench]:
-    """A gateway in front of this many suppliers of the model `m`; the test's account has this balance."""
+async def bench(
+    folder: Path,
+    *,
+    suppliers: int = 1,
+    balance: int = 1_000_000,
+    office: StandInOffice | None = None,
+    worker: str = "gw-0",
+    **changes: Any,
+) -> AsyncGenerator[Bench]:
+    """A gateway in front of this many suppliers of the model `m`; the test's account has this balance.
+
+    Several gateways may share an `office`, which has its balances then.
+    """
     settings = Settings(**({"data_dir": str(folder), "journal_segment_bytes": 1 << 20, "lease_wait_ms": 200} | changes))
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(supplier()) for _ in range(suppliers)]
-        office = StandInOffice()
-        office.give(balance)
-        made = _make(settings, office, running)
+        if office is None:
+            office = StandInOffice()
+            office.give(balance)
+        made = _make(settings, office, running, worker)
+        office.recalled.append(made.gateway.leases.recall)
         made.use(catalog(*(endpoint(each.url, f"ep_{number}") for number, each in enumerate(running, 1))))
         tcp = await asyncio.get_running_loop().create_server(made.server.connection, "127.0.0.1", 0)
         made.address = tcp.sockets[0].getsockname()
@@ -180,14 +196,15 @@ async def bench(folder: Path, *, suppliers: int = 1, balance: int = 1_000_000, *
             made.writer.close()
 
 
-def _make(settings: Settings, office: StandInOffice, running: list[Supplier]) -> Bench:
+def _make(settings: Settings, office: StandInOffice, running: list[Supplier], worker: str) -> Bench:
     errands = Errands()
-    writer = JournalWriter.create(settings.journal_dir / "gw-0" / "jrn_test", settings.journal_segment_bytes)
-    writer.append(journal.encode(journal.Head("jrn_test", "gw-0", 1)))
+    journal_id = "jrn_test" if worker == "gw-0" else f"jrn_{worker}"
+    writer = JournalWriter.create(settings.journal_dir / worker / journal_id, settings.journal_segment_bytes)
+    writer.append(journal.encode(journal.Head(journal_id, worker, 1)))
     sync = GroupSync(writer, settings.journal_fsync_ms)
     faults: list[JournalFault] = []
     records = Records(writer, sync if settings.durability == "every" else None, errands, faults.append)
-    leases = Leases(office, errands, records.append, settings, worker="gw-0", epoch="jrn_test")
+    leases = Leases(office, errands, records.append, settings, worker=worker, epoch=journal_id)
     gateway = Gateway(
         settings,
         Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms),

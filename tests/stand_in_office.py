@@ -5,6 +5,7 @@ It answers a gateway directly or, with `serve_on`, over the real bus.
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,11 +14,12 @@ from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.journal import split
 from tokenworks.core import journal, wire
 from tokenworks.core.bucket import Bucket
-from tokenworks.core.journal import Closing, Entry, LeaseClose
+from tokenworks.core.journal import Closing, Entry, LeaseClose, LeaseReturn
 from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, decide
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Catalog, Endpoint, Key, Model
 from tokenworks.core.tariff import Rate, Tariff, flat
+from tokenworks.ledger.waiting import WaitingLine
 
 SECRET = "sk-tw-test"
 ACCOUNT = "ba_1"
@@ -59,7 +61,9 @@ class StandInOffice:
     """The state is open to tests. `is_down` makes every question fail as if nobody answered.
 
     Of lease requests, `release` holds all back, `lose_replies` loses the answers to so many, `doubt_replies` refuses so
-    many as a ledger does that cannot tell whether it granted; `life_ns` is how long what is granted may be used.
+    many as a ledger does that cannot tell whether it granted; `life_ns` is how long what is granted may be used. With
+    a `line` requests wait for what comes back, as at the real desk; without, they are told to come again. `recalled`
+    is called for each recall.
     """
 
     buckets: dict[str, tuple[Bucket, int]] = field(default_factory=dict)
@@ -75,6 +79,8 @@ class StandInOffice:
     release: asyncio.Event | None = None
     life_ns: int = LIFE_NS
     answered: dict[tuple[str, str, int], LeaseReply] = field(default_factory=dict)
+    line: WaitingLine | None = None
+    recalled: list[Callable[[wire.Recall], None]] = field(default_factory=list)
     posted: dict[str, bytes] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
     ledger_epoch: int = 0
@@ -108,16 +114,26 @@ class StandInOffice:
         self.asked.append(request)
         if self.release is not None:
             await self.release.wait()
-        name = (request.worker, request.epoch, request.sequence)
-        if name not in self.answered:
-            self.answered[name] = self._grant(request)
+        reply = await self.line.ask(request) if self.line else self._granted(request)
         if self.lose_replies:
             self.lose_replies -= 1
             raise BusFault("the reply was lost")
         if self.doubt_replies:
             self.doubt_replies -= 1
             return LeaseReply(refusal=Refusal(Code.LEASE_UNAVAILABLE, "The ledger cannot be reached now."))
-        return self.answered[name]
+        return reply
+
+    def let_wait(self) -> None:
+        """From now on requests wait in line, and workers are asked to give back what others need."""
+
+        async def grant(requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
+            return [self._granted(request) for request in requests]
+
+        async def recall(recall: wire.Recall) -> None:
+            for tell in self.recalled:
+                tell(recall)
+
+        self.line = WaitingLine(grant, recall, 2_000)
 
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Take journal bytes."""
@@ -130,6 +146,8 @@ class StandInOffice:
             self._post(journal.decode(payload))
         if new:
             self.posted[request.journal_id] = have + new
+            if self.line:
+                self.line.came_back(terms.billing_account_id for terms, _ in self.buckets.values())
         if request.final:
             self.final.add(request.journal_id)
         return wire.ShipReply(len(have) + len(new), ledger_epoch=self.ledger_epoch)
@@ -169,6 +187,13 @@ class StandInOffice:
         if self.is_down:
             raise BusFault("the office is away")
 
+    def _granted(self, request: LeaseRequest) -> LeaseReply:
+        """What was granted before is granted again; a refusal is thought over."""
+        name = (request.worker, request.epoch, request.sequence)
+        if name not in self.answered or self.answered[name].refusal:
+            self.answered[name] = self._grant(request)
+        return self.answered[name]
+
     def _grant(self, request: LeaseRequest) -> LeaseReply:
         held = [
             Held(terms, available, sum(left for name, left in self.leased.values() if name == terms.id))
@@ -192,8 +217,15 @@ class StandInOffice:
                 assert charge.amount <= left, "more charged than leased"
                 self.leased[charge.lease_id] = (name, left - charge.amount)
         elif isinstance(entry, LeaseClose):
-            name, left = self.leased[entry.lease_id]
+            left = self.leased[entry.lease_id][1]
             assert left == entry.remainder, "the remainder is not what was not charged"
-            terms, available = self.buckets[name]
-            self.buckets[name] = (terms, available + left)
-            self.leased[entry.lease_id] = (name, 0)
+            self._return(entry.lease_id, left)
+        elif isinstance(entry, LeaseReturn):
+            assert 0 < entry.amount <= self.leased[entry.lease_id][1], "more returned than leased"
+            self._return(entry.lease_id, entry.amount)
+
+    def _return(self, lease_id: int, amount: int) -> None:
+        name, left = self.leased[lease_id]
+        terms, available = self.buckets[name]
+        self.buckets[name] = (terms, available + amount)
+        self.leased[lease_id] = (name, left - amount)

@@ -34,7 +34,8 @@ class LeaseRequest(msgspec.Struct, frozen=True):
 
     `need` is what the waiting requests lack. Of the first of them, `likely` is the part that a likely answer takes and
     `least` the part without which there is no point. `pace` is what the worker reserved for the account and model
-    during its last lease life. `free` is what it holds idle already, by bucket: that is not with anybody else.
+    during its last lease life. `free` is what it holds idle, by bucket, and what the stream has
+    that wants more: nobody else will give that back.
 
     `early`: no request waits, and nothing is wanted that a request might need. `extends`: for a stream that runs.
     `wait_ms`: how long the answer may wait for slices to come back.
@@ -91,12 +92,14 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
 class LeaseReply(msgspec.Struct, frozen=True):
     """The answer to a lease request: leases (perhaps covering less than the need), or the reason for none.
 
-    `elsewhere`: slices of matching buckets are out that may come back.
+    `elsewhere`: slices of matching buckets are out that may come back. `is_low`: others wait for this account's
+    balance, so what is not needed at once is to go back.
     """
 
     leases: tuple[Lease, ...] = ()
     refusal: Refusal | None = None
     elsewhere: bool = False
+    is_low: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):

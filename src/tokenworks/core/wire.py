@@ -15,7 +15,7 @@ CATALOG_KEY = "catalog"  # its entry: Catalog
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """Give back what you hold of this billing account and do not need: `worker` needs it."""
+    """Give back what you hold of this billing account and do not need: `worker` is the first that waits for it."""
 
     billing_account_id: str
     worker: str = ""

@@ -124,10 +124,12 @@ class Leases:
     def recall(self, recall: Recall) -> None:
         """Another worker needs balance of the account: what is free here goes back, for a while all that gets free."""
         holding = self._holdings.get(recall.billing_account_id)
-        if holding is None or recall.worker == self._worker:
+        if holding is None:
             return
         now_ns = clock.boot_ns()
-        holding.recalled_until_ns = holding.short_until_ns = now_ns + self._recall_ns
+        holding.short_until_ns = now_ns + self._recall_ns
+        # The first that waits is ours: what gets free here may go to it at once.
+        holding.recalled_until_ns = 0 if recall.worker == self._worker else holding.short_until_ns
         self._return(holding, now_ns)
 
     def tick(self) -> None:
@@ -187,7 +189,7 @@ class Leases:
             heapq.heappush(self._due, (due_ns, next(self._turns), holding))
 
     def keep_little(self, holding: Holding) -> None:
-        """What came for customers who have left meanwhile is not kept."""
+        """Give back what is not to be kept: what came for customers who have left, fragments of a low account."""
         self._return(holding, clock.boot_ns())
 
     # --- inside
@@ -231,17 +233,20 @@ class Leases:
         self._return(holding, clock.boot_ns())
 
     def _return(self, holding: Holding, now_ns: int, *, has_lapsed: bool = False) -> None:
-        """Journal what goes back: whole slices, and, of an account that others need, free parts of those in use."""
-        is_recalled = now_ns < holding.recalled_until_ns
+        """Journal what goes back: slices not worth keeping; of a low account all that is free, of slices in use too.
+
+        So what the ledger is asked for then is all that a request needs, and all that is free is there.
+        """
         purse = holding.purse
-        if holding.waiting and not is_recalled:
-            idle = [held for held in purse.slices if held.uses == 0 and now_ns >= held.use_until_ns]
+        is_low = now_ns < holding.short_until_ns
+        if is_low or not holding.waiting:
+            idle = purse.returnable(now_ns, now_ns if is_low else now_ns - self._idle_ns)
         else:
-            idle = purse.returnable(now_ns, now_ns if is_recalled else now_ns - self._idle_ns)
+            idle = [held for held in purse.slices if held.uses == 0 and now_ns >= held.use_until_ns]
         for held in idle:
             if self._append(LeaseClose(held.lease_id, held.free)):
                 purse.remove(held)
-        if is_recalled or has_lapsed:
-            for held in purse.spare(now_ns, keep=not is_recalled):
+        if is_low or has_lapsed:
+            for held in purse.spare(now_ns, keep=not is_low):
                 if self._append(LeaseReturn(held.lease_id, held.free)):
                     purse.give_back(held, held.free)

@@ -32,7 +32,7 @@ _ROUNDS_MAX = 3
 # How much longer an early slice is not asked for again where the ledger gave none: a part of a lease life.
 _NONE_EARLY = 16
 # Who is told to come again is told different times, so that not all come at once.
-_RETRY_AFTER_MS = (1_000, 2_000, 3_000)
+_RETRY_AFTER_MS = (1_000, 2_000, 3_000, 5_000, 8_000)
 _NO_BALANCE = Refusal(
     Code.LEASE_UNAVAILABLE, "Balance cannot be reserved right now. Retry shortly.", retry_after_ms=1_000
 )
@@ -58,7 +58,7 @@ class Keeper(Protocol):
         ...
 
     def keep_little(self, holding: Holding) -> None:
-        """Give back what nobody waits for."""
+        """Give back what is not to be kept."""
         ...
 
 
@@ -129,6 +129,7 @@ class Lending:
                 ask = line.first()
                 if ask is None and line.renewal is None:
                     break
+                self._keeper.keep_little(holding)
                 reply = await self._send(holding, line, self._request(holding, line, ask))
                 await self._heed(holding, line, ask, reply)
         finally:
@@ -145,6 +146,9 @@ class Lending:
             self.admit(holding)
             if ask is not None and not ask.is_over:
                 self._take_what_there_is(holding, ask, elsewhere=reply.elsewhere)
+            if reply.is_low:
+                holding.recalled_until_ns = holding.short_until_ns = now_ns + self._recall_ns
+                self._keeper.keep_little(holding)
         elif refusal.code is Code.BALANCE_RESERVED:
             holding.short_until_ns = now_ns + self._recall_ns
             for each in [each for each in line.asks if not each.is_over and each.deadline_ns <= now_ns]:
@@ -189,7 +193,7 @@ class Lending:
 
     def _request(self, holding: Holding, line: Line, ask: Ask | None) -> Sent:
         """A request for all that wait in the line; of a low account for the first of them; or for the next slice."""
-        now_ns, wall_ns = clock.boot_ns(), clock.wall_ns()
+        now_ns = clock.boot_ns()
         pace = holding.paces.get(line.model)
         need = likely = least = NOTHING
         wait_ns = 0
@@ -215,12 +219,20 @@ class Lending:
             least=least,
             pace=pace.need() if pace and not line.extends else NOTHING,
             likely=likely,
-            free=tuple(holding.purse.free(line.model, wall_ns, now_ns).items()),
+            free=self._free(holding, line.model, ask),
             early=ask is None,
             extends=line.extends,
             wait_ms=wait_ns // clock.MS,
         )
         return Sent(request, now_ns)
+
+    def _free(self, holding: Holding, model: str, ask: Ask | None) -> tuple[tuple[str, int], ...]:
+        """What the worker holds and nobody will bring back: what is free, and what the asking stream has."""
+        free = holding.purse.free(model, clock.wall_ns(), clock.boot_ns())
+        for part in ask.base.parts if ask else ():
+            bucket_id = part.slice.bucket.id
+            free[bucket_id] = free.get(bucket_id, 0) + part.amount
+        return tuple(free.items())
 
     def _lacking(self, holding: Holding, ask: Ask, need: Need) -> Need:
         """What of a need the slices at hand do not cover."""
@@ -250,7 +262,7 @@ class Lending:
         if found is not None:
             self._finish(holding, ask, found)
         elif ask.rounds >= _ROUNDS_MAX:
-            self._finish(holding, ask, _NO_BALANCE)
+            self._finish(holding, ask, self._come_again() if elsewhere else _NO_BALANCE)
 
     def _grown(self, holding: Holding, ask: Ask, need: Need, enough: Need) -> Reservation | None:
         """The reservation of an ask with up to `need` more, if that is `enough`."""

@@ -55,7 +55,7 @@ class WaitingLine:
         self._grant = grant
         self._recall = recall
         self._recall_pause_ns = recall_ms * clock.MS // 2
-        self._recalled_ns: dict[str, int] = {}
+        self._recalled: dict[str, tuple[str, int]] = {}
         self._numbers = count()
         self._ready: list[_Turn] = []
         self._parked: dict[str, list[_Turn]] = {}
@@ -132,16 +132,23 @@ class WaitingLine:
             if not batch:
                 continue
             replies = await self._grant([turn.request for turn in batch])
-            for turn, reply in zip(batch, replies, strict=True):
-                await self._answer(turn, reply)
+            decided = list(zip(batch, replies, strict=True))
+            # Those that have to wait come first: the others are told whether somebody does.
+            for turn, reply in sorted(decided, key=lambda each: not _is_reserved(each[1])):
+                self._answer(turn, reply)
+            for account in dict.fromkeys(turn.request.billing_account_id for turn in batch):
+                await self._call_back(account)
 
-    async def _answer(self, turn: _Turn, reply: LeaseReply) -> None:
+    def _answer(self, turn: _Turn, reply: LeaseReply) -> None:
         """Answer, or let it wait; what came back while it was decided on is looked at again."""
         turn.is_decided = True
-        is_reserved = reply.refusal is not None and reply.refusal.code is Code.BALANCE_RESERVED
-        if is_reserved:
-            await self._call_back(turn.request)
-        if not is_reserved or turn.is_late:
+        if not _is_reserved(reply):
+            is_low = any(
+                other.request.worker != turn.request.worker
+                for other in self._parked.get(turn.request.billing_account_id, ())
+            )
+            turn.finish(msgspec.structs.replace(reply, is_low=True) if is_low else reply)
+        elif turn.is_late:
             turn.finish(reply)
         elif turn.request.billing_account_id in self._moved:
             self._ready.append(turn)
@@ -177,13 +184,18 @@ class WaitingLine:
         self._looking = None
         self.came_back(list(self._parked))
 
-    async def _call_back(self, request: LeaseRequest) -> None:
-        """Ask the other workers for what they hold of the account, not more often than they need to hear it."""
-        account, now_ns = request.billing_account_id, clock.boot_ns()
-        if now_ns - self._recalled_ns.get(account, -self._recall_pause_ns) < self._recall_pause_ns:
+    async def _call_back(self, account: str) -> None:
+        """Ask for what workers hold, on behalf of the first that waits: when that is another one, and again in time."""
+        parked = self._parked.get(account)
+        if not parked:
+            self._recalled.pop(account, None)
             return
-        old = [name for name, at_ns in self._recalled_ns.items() if now_ns - at_ns >= self._recall_pause_ns]
-        for name in old:
-            del self._recalled_ns[name]
-        self._recalled_ns[account] = now_ns
-        await self._recall(Recall(account, request.worker))
+        first, now_ns = min(parked, key=lambda turn: turn.number).request.worker, clock.boot_ns()
+        worker, at_ns = self._recalled.get(account, ("", 0))
+        if worker != first or now_ns - at_ns >= self._recall_pause_ns:
+            self._recalled[account] = (first, now_ns)
+            await self._recall(Recall(account, first))
+
+
+def _is_reserved(reply: LeaseReply) -> bool:
+    return reply.refusal is not None and reply.refusal.code is Code.BALANCE_RESERVED
