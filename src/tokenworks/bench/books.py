@@ -25,7 +25,7 @@ from tokenworks.shop.order_rows import Connection, Order, Payment
 from tokenworks.shop.parties import Customer, LegalEntity
 
 AT_ONCE = 250
-_OFFER = "bench"
+OFFER = "bench"
 _PAYER = "carrier/bench"
 _GRANTED = 10_000_000_000
 _LOOK_EVERY_S = 0.05
@@ -41,7 +41,7 @@ _ENTITY: Record = {
 }
 _TARIFF: Record = {"id": "bench", "unit": "token", "rates": {"*/*": {"input": "1000000", "output": "1000000"}}}
 _PACKAGE: Record = {
-    "id": _OFFER,
+    "id": OFFER,
     "name": "Bench",
     "price": {"amount": "1000", "unit": "CNY"},
     "grant": {"amount": _GRANTED, "unit": "token"},
@@ -57,6 +57,13 @@ _CATALOG = {
     "/suppliers": _SUPPLIER,
     "/models": _MODEL,
 }
+
+
+class Buyer(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer with the secret of a key."""
+
+    customer: Customer
+    secret: str
 
 
 class _Sale(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,22 +85,41 @@ def catalog(office: OfficeClient, ports: list[int]) -> None:
         office.post("/endpoints", endpoint | where, ids.new("bench"))
 
 
-async def customers(pool: Pool, count: int) -> AsyncGenerator[list[str]]:
-    """Make so many customers, each with a paid package and a key; gives the keys' secrets, batch by batch."""
-    async with pool.connection() as connection:
-        offer = await offers.get(connection, _OFFER)
-        entity = await parties.legal_entity(connection, offer.legal_entity_id)
-    net, tax = net_of_tax(offer.price, entity.tax_basis_points)
-    sale = _Sale(entity=entity, offer=offer, net=net, tax=tax)
+def package(office: OfficeClient, offer_id: str, granted: int) -> None:
+    """Offer a package of another size, at the same price."""
+    body = _PACKAGE | {"id": offer_id, "grant": {"amount": granted, "unit": "token"}}
+    office.post("/offers", body, ids.new("bench"))
+
+
+async def customers(pool: Pool, count: int, offer_id: str = OFFER) -> AsyncGenerator[list[Buyer]]:
+    """Make so many customers, each with a paid package and a key, batch by batch."""
+    sale = await _sale(pool, offer_id)
     for first in range(0, count, AT_ONCE):
         now_ns = clock.wall_ns()
         async with sealed.transaction(pool, now_ns) as connection:
             numbers = range(first, min(count, first + AT_ONCE))
-            secrets = [await _customer(connection, sale, number, now_ns) for number in numbers]
-        yield secrets
+            buyers = [await _customer(connection, sale, number, now_ns) for number in numbers]
+        yield buyers
 
 
-async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: int) -> str:
+async def sell(pool: Pool, offer_id: str, buyers: list[Customer]) -> None:
+    """Sell each of them one more package, all in one transaction."""
+    sale = await _sale(pool, offer_id)
+    now_ns = clock.wall_ns()
+    async with sealed.transaction(pool, now_ns) as connection:
+        for customer in buyers:
+            await _package(connection, sale, customer, now_ns)
+
+
+async def _sale(pool: Pool, offer_id: str) -> _Sale:
+    async with pool.connection() as connection:
+        offer = await offers.get(connection, offer_id)
+        entity = await parties.legal_entity(connection, offer.legal_entity_id)
+    net, tax = net_of_tax(offer.price, entity.tax_basis_points)
+    return _Sale(entity=entity, offer=offer, net=net, tax=tax)
+
+
+async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: int) -> Buyer:
     customer = await parties.add_customer(
         connection,
         sale.entity,
@@ -109,7 +135,7 @@ async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: in
         billing_account_id=customer.billing_account_id,
     )
     _, secret = await keys.issue(connection, holder, "bench", now_ns)
-    return secret
+    return Buyer(customer=customer, secret=secret)
 
 
 async def _package(connection: Connection, sale: _Sale, customer: Customer, now_ns: int) -> None:

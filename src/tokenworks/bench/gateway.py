@@ -145,7 +145,7 @@ async def _customers(pool: Pool, count: int, told: Told) -> list[str]:
     secrets: list[str] = []
     told(f"Making {count:,} customers, each with a package and a key")
     async for batch in books.customers(pool, count):
-        secrets += batch
+        secrets += [buyer.secret for buyer in batch]
     return secrets
 
 
