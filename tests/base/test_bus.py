@@ -178,3 +178,46 @@ async def test_a_connection_comes_back_with_its_subscriptions_and_watchers(
     lines = [record.getMessage() for record in caplog.records if "bus" in record.getMessage()]
     assert lines == ["the bus is back", "lost the bus, reconnecting", "the bus is back"]
     await processes.stop(process, own.stop_signal, 5_000)
+
+
+async def test_a_question_that_a_restart_of_the_server_swallowed_is_asked_again(
+    server: tuple[NatsServer, Bus],
+) -> None:
+    own, bus = server
+    process = await own.spawn()
+    await own.ready(process)
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+    dies = asyncio.Event()
+
+    async def answer(_subject: str, payload: bytes) -> bytes | None:
+        asked.put_nowait(payload)
+        return payload.upper() if dies.is_set() else None
+
+    answering = await buses.connect(own.url, "token", "answering", timeout_ms=5_000)
+    await answering.subscribe("test.upper", answer, queue="upper")
+    question = asyncio.create_task(bus.request("test.upper", b"a", timeout_ms=20_000))
+    assert await asked.get() == b"a"
+    dies.set()
+    await processes.stop(process, signal.SIGKILL, 1_000)
+    process = await own.spawn()
+    await own.ready(process)
+    assert await question == b"A"
+    await answering.close()
+    await processes.stop(process, own.stop_signal, 5_000)
+
+
+async def test_a_question_to_a_process_that_died_is_asked_again_of_its_successor(services: Settings, bus: Bus) -> None:
+    asked = asyncio.Event()
+
+    async def silent(_subject: str, _payload: bytes) -> None:
+        asked.set()
+
+    first = await buses.connect(services.nats_url, services.nats_token, "first", timeout_ms=5_000)
+    await first.subscribe("test.again", silent, queue="again")
+    question = asyncio.create_task(bus.request("test.again", b"a", timeout_ms=20_000))
+    await asked.wait()
+    await first.close()
+    second = await buses.connect(services.nats_url, services.nats_token, "second", timeout_ms=5_000)
+    await second.subscribe("test.again", upper, queue="again")
+    assert await question == b"A"
+    await second.close()

@@ -1,13 +1,17 @@
 """The pool, the migrations and the sentences for a database that cannot be used."""
 
+from pathlib import Path
+
 import psycopg
 import psycopg.conninfo
 import psycopg.sql
 import pytest
 
 from tokenworks.base import database as databases
+from tokenworks.base import processes
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault, Pool
+from tokenworks.base.postgres import Postgres
 
 
 async def test_a_fresh_database_has_the_newest_schema(database_url: str) -> None:
@@ -73,3 +77,19 @@ async def test_a_database_that_cannot_be_used_is_told_in_one_sentence(url: str, 
     assert said in str(fault.value)
     assert "hush" not in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+async def test_a_pool_survives_the_death_of_its_server(scratch: Path) -> None:
+    server = Postgres(scratch / "pool", durable=False)
+    process = await server.spawn()
+    await server.ready(process)
+    pool = await databases.open_pool(server.url, min_size=4, max_size=4)
+    process.kill()
+    await process.wait()
+    process = await server.spawn()
+    await server.ready(process)
+    for _ in range(8):
+        async with pool.connection() as connection:
+            assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+    await pool.close()
+    assert await processes.stop(process, server.stop_signal, 10_000)

@@ -105,3 +105,21 @@ async def test_files_that_are_no_database_are_told_in_one_sentence(scratch: Path
     server = Postgres(scratch / "junk")
     with pytest.raises(StartFault, match="PostgreSQL did not start: "):
         await started(server)
+
+
+async def test_it_starts_again_although_a_busy_backend_outlived_its_kill(scratch: Path) -> None:
+    server = Postgres(scratch / "busy", durable=False)
+    process = await started(server)
+    async with await psycopg.AsyncConnection.connect(server.url) as connection:
+        busy = asyncio.create_task(connection.execute("SELECT count(*) FROM generate_series(1, 1000000000000)"))
+        while (
+            await ask(server, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, %'") != "2"
+        ):
+            pass
+        process.kill()
+        await process.wait()
+        process = await started(server)
+        with pytest.raises(psycopg.OperationalError):
+            await busy
+    assert await ask(server, "SELECT 1") == "1"
+    assert await processes.stop(process, server.stop_signal, 10_000)

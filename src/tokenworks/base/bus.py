@@ -20,7 +20,7 @@ from nats.js.api import KeyValueConfig
 from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue
 
-from tokenworks.base import log
+from tokenworks.base import ids, log
 
 Handler = Callable[[str, bytes], Awaitable[bytes | None]]
 _MakeBucket = Callable[[KeyValueConfig], Awaitable[KeyValue]]
@@ -28,6 +28,8 @@ _MakeBucket = Callable[[KeyValueConfig], Awaitable[KeyValue]]
 _CONNECT_TIMEOUT_S = 3
 _RECONNECT_PAUSE_S = 0.25
 _PENDING_BYTES_MAX = 16 << 20
+# What whoever answers a subject for a queue announces when it begins to, with the subject behind it.
+_SERVING = "serving."
 
 _log = log.get(__name__)
 
@@ -68,6 +70,7 @@ class Bus:
 
     def __init__(self, name: str, timeout_ms: int) -> None:
         self._name = name
+        self._id = ids.new("bus").encode()
         self._timeout_s = timeout_ms / 1000
         self._client = Client()
         self._streams = JetStreamContext(self._client, timeout=self._timeout_s)
@@ -75,6 +78,8 @@ class Bus:
         self._reconnected: set[asyncio.Event] = set()
         self._when_back: list[Callable[[], None]] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._serving: set[str] = set()
+        self._asking: dict[str, set[asyncio.Future[None]]] = {}
         self._connecting = False
         self._tries = 0
 
@@ -101,6 +106,7 @@ class Bus:
             await self._client.close()
             raise _fault(f"NATS at {url} cannot be used", fault) from fault
         self._connecting = False
+        await self._client.subscribe(f"{_SERVING}>", cb=self._on_serving)  # pyright: ignore[reportUnknownMemberType]
 
     @property
     def connected(self) -> bool:
@@ -114,14 +120,27 @@ class Bus:
     async def request(self, subject: str, payload: bytes, timeout_ms: int | None = None, *, wait_ms: int = 0) -> bytes:
         """Ask and wait for the answer; `BusFault` if nobody listens on the subject or nobody answers in time.
 
+        Within that time it is asked again when the connection was lost, or when somebody else begins to answer: who was
+        asked may have died with the question. So only ask what may be asked twice.
+
         `wait_ms`: how much longer the answer may take because it was asked to wait for something.
         """
-        wait_s = (self._timeout_s if timeout_ms is None else timeout_ms / 1000) + wait_ms / 1000
-        try:
-            answer = await self._client.request(subject, payload, timeout=wait_s)
-        except (nats.errors.Error, TimeoutError) as fault:
-            raise _fault(f"no answer on {subject}", fault) from fault
-        return answer.data
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + (self._timeout_s if timeout_ms is None else timeout_ms / 1000) + wait_ms / 1000
+        while True:
+            wait_s = max(0.001, give_up_s - loop.time())
+            asking = asyncio.ensure_future(self._client.request(subject, payload, timeout=wait_s))
+            again = loop.create_future()
+            self._asking.setdefault(subject, set()).add(again)
+            try:
+                await asyncio.wait({asking, again}, return_when=asyncio.FIRST_COMPLETED)
+                if asking.done():
+                    return asking.result().data
+            except (nats.errors.Error, TimeoutError) as fault:
+                raise _fault(f"no answer on {subject}", fault) from fault
+            finally:
+                asking.cancel()
+                self._asking[subject].discard(again)
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Tell whoever listens now."""
@@ -159,6 +178,9 @@ class Bus:
             await self._client.flush(timeout=_whole_seconds(self._timeout_s))
         except (nats.errors.Error, TimeoutError) as fault:
             raise _fault(f"cannot subscribe to {subject}", fault) from fault
+        if queue:
+            self._serving.add(subject)
+            await self.publish(_SERVING + subject, self._id)
         return Served(subscription, gate, at_once)
 
     async def put(self, bucket: str, key: str, value: bytes) -> int:
@@ -247,12 +269,31 @@ class Bus:
             _log.warning("lost the bus, reconnecting", extra={"connection": self._name})
 
     async def _on_reconnect(self) -> None:
-        """Wake everyone who watches: a change may have been announced while the connection was away."""
+        """Wake everyone who watches, and ask again: what was said while the connection was away is lost.
+
+        Who answers may come back a moment later than who asks; it says so then.
+        """
         _log.info("the bus is back", extra={"connection": self._name})
         for woken in self._reconnected:
             woken.set()
         for call in self._when_back:
             call()
+        for subject in self._serving:
+            await self.publish(_SERVING + subject, self._id)
+        asyncio.get_running_loop().call_later(2 * _RECONNECT_PAUSE_S, self._ask_all_again)
+
+    async def _on_serving(self, message: Msg) -> None:
+        if message.data != self._id:
+            self._ask_again(message.subject.removeprefix(_SERVING))
+
+    def _ask_all_again(self) -> None:
+        for subject in self._asking:
+            self._ask_again(subject)
+
+    def _ask_again(self, subject: str) -> None:
+        for again in self._asking.get(subject, ()):
+            if not again.done():
+                again.set_result(None)
 
     async def _on_error(self, fault: Exception) -> None:
         """Failed attempts to reconnect come here too: one line when the bus went, one when it is back, are enough.

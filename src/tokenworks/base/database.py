@@ -5,6 +5,7 @@ PostgreSQL from version 14 on is supported, in tests too.
 """
 
 import logging
+import select
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool.base import AttemptWithBackoff
 
 from tokenworks.base import log
 
@@ -19,6 +21,10 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 _CONNECT_TIMEOUT_S = 5
 _VERSION_LEAST = 140000
+# Whoever asks over the bus waits for five seconds: it is to hear of a database that is away before it gives up.
+_WAIT_S = 4
+_TRY_AGAIN_S = 0.05
+_TRY_AGAIN_S_MAX = 1.0
 
 _log = log.get(__name__)
 
@@ -27,14 +33,52 @@ class DatabaseFault(Exception):
     """The database cannot be used; the text is one sentence that an operator can act on."""
 
 
+class _Soon(AttemptWithBackoff):
+    """Pauses between attempts to connect: a killed server is back within a second, and the library's begin with one."""
+
+    INITIAL_DELAY = _TRY_AGAIN_S
+    DELAY_BACKOFF = 1.5
+
+    def update_delay(self, now: float) -> None:
+        """The next pause."""
+        super().update_delay(now)
+        self.delay = min(self.delay, _TRY_AGAIN_S_MAX)
+
+
+class _Reconnecting(AsyncConnectionPool[AsyncConnection[TupleRow]]):
+    """The library's pool with our pauses, and without connections that a restart of the server has broken.
+
+    The library's own check of connections pauses for seconds when it finds several broken ones in a row.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> AsyncConnection[TupleRow]:  # noqa: ASYNC109 - the library's
+        """A connection that was not closed by the server."""
+        while True:
+            connection = await super().getconn(timeout)
+            if not _is_broken(connection):
+                return connection
+            await connection.close()
+            await self.putconn(connection)
+
+    async def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
+        await super()._add_connection(attempt or _Soon(timeout=self.reconnect_timeout), growing)
+
+
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 8) -> Pool:
     """Connections that begin a transaction with their first statement; `async with pool.connection()` commits it.
 
     A commit is answered when it is durable, on the synchronous standby too if there is one, whatever the server's
     default is. A transaction for which less is enough says so itself.
+
+    Connections that a restart of the server has broken are replaced before anybody gets them. Where the server stays
+    away, `psycopg.OperationalError` comes after some seconds.
     """
     await check(url)
-    pool: Pool = AsyncConnectionPool(url, min_size=min_size, max_size=max_size, open=False, configure=_make_durable)
+    # Each connection of the pool would tell of each attempt; whoever needs the database says that it is away.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    pool = _Reconnecting(
+        url, min_size=min_size, max_size=max_size, open=False, timeout=_WAIT_S, configure=_make_durable
+    )
     try:
         await pool.open(wait=True, timeout=_CONNECT_TIMEOUT_S)
     except PoolTimeout as fault:
@@ -82,6 +126,13 @@ async def migrate(url: str) -> bool:
     _upgrade(url)
     _log.info("migrated the database", extra={"from": revision or "empty", "to": newest})
     return True
+
+
+def _is_broken(connection: AsyncConnection[TupleRow]) -> bool:
+    """A server says nothing on an idle connection, except that it is gone. This looks without asking it."""
+    look = select.poll()
+    look.register(connection.fileno(), select.POLLIN)
+    return bool(look.poll(0))
 
 
 def newest_revision() -> str:

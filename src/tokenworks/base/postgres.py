@@ -147,20 +147,30 @@ def _pid_file(files: Path) -> list[str]:
 async def _end_orphan(files: Path) -> None:
     """End a server left by a parent that was killed. The caller holds the data folder's lock, so nobody uses it.
 
-    Where the process named in the pid file is somebody else by now, as after a container's restart, PostgreSQL would
-    refuse to start until the file is gone; it may go once no process of the old server works in the folder.
+    Of a server that was killed itself, backends in the middle of a long statement live on and keep its shared memory:
+    PostgreSQL would refuse to start for as long. Where the process named in the pid file is somebody else by now, as
+    after a container's restart, it would refuse until the file is gone. Both may go: nobody hears them any more.
     """
     lines = _pid_file(files)
-    if not lines or lines[0] not in _processes():
+    if not lines:
         return
     if _serves(lines[0], files):
         os.kill(int(lines[0]), signal.SIGINT)
+    else:
+        _kill_backends(files)
     for _ in range(_ORPHAN_LOOKS):
         if not any(_serves(pid, files) for pid in _processes()):
             (files / "postmaster.pid").unlink(missing_ok=True)
             return
         await asyncio.sleep(_LOOK_EVERY_S)
     raise StartFault(f"an earlier PostgreSQL (process {lines[0]}) still uses {files} and does not end")
+
+
+def _kill_backends(files: Path) -> None:
+    for pid in _processes():
+        if _serves(pid, files):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _processes() -> list[str]:

@@ -156,7 +156,7 @@ class _Sheet:
             self._found_double(answer.request_id, text)
         # A piece may hold several tokens, so the last checkpoint can be a little further back than its distance.
         if answer.deltas - record.tokens_output > 2 * checkpoint:
-            text = f"cut after {answer.deltas} deltas, posted {record.tokens_output}: more lost than a checkpoint's distance"
+            text = f"cut after {answer.deltas} deltas, posted {record.tokens_output}: more lost than a checkpoint"
             self._found(answer.request_id, text)
 
     def _found(self, request_id: str, why: str) -> None:

@@ -19,7 +19,7 @@ import uvloop
 
 from tokenworks.base import clock, processes
 from tokenworks.bench.endpoint import PATH
-from tokenworks.bench.load import LoadFault, by_zipf
+from tokenworks.bench.load import LoadFault
 from tokenworks.bench.python import module
 from tokenworks.chaos import answers
 from tokenworks.chaos.answers import Answer
@@ -32,10 +32,14 @@ _SIZE = struct.Struct("<I")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`rate` requests a second for `duration_ms`, at most `connections` under way at once; answers go to `output`."""
+    """`rate` requests a second for `duration_ms`, at most `connections` under way at once; answers go to `output`.
+
+    The first `steady` keys are of customers with large packages.
+    """
 
     port: int
     keys: list[str]
+    steady: int
     seed: int
     rate: int
     duration_ms: int
@@ -75,12 +79,13 @@ class _Loop:
         self.idle: deque[Connection] = deque()
         self.requests = 0
         self.held_back = 0
-        self.running = 0
         self.is_over = False
+        self._running = 0
+        self._is_quiet = asyncio.Event()
         self._output = output
         self._encode = msgspec.msgpack.Encoder().encode
-        accounts = by_zipf(len(plan.keys), _DRAWS)
-        self._questions = cycle([_prepared(plan, each) for each in drawn(plan.seed, _DRAWS, accounts)])
+        questions = drawn(plan.seed, _DRAWS, len(plan.keys), plan.steady)
+        self._questions = cycle([_prepared(plan, each) for each in questions])
 
     async def run(self) -> None:
         """Begin requests at the rate until time is up, then wait for those under way."""
@@ -92,12 +97,15 @@ class _Loop:
             await asyncio.sleep(_TICK_S)
         self.is_over = True
         async with asyncio.timeout(_PATIENCE_S):
-            while self.running:
-                await asyncio.sleep(_TICK_S)
+            while self._running:
+                self._is_quiet.clear()
+                await self._is_quiet.wait()
 
     def saw(self, answer: Answer) -> None:
         """A request is over for its customer."""
-        self.running -= 1
+        self._running -= 1
+        if self._running == 0:
+            self._is_quiet.set()
         entry = self._encode(answer)
         self._output.write(_SIZE.pack(len(entry)) + entry)
 
@@ -106,7 +114,7 @@ class _Loop:
             self.held_back += 1
             return
         self.requests += 1
-        self.running += 1
+        self._running += 1
         self.idle.popleft().ask(*next(self._questions))
 
 
@@ -207,22 +215,22 @@ async def _kept_open(loop: _Loop) -> None:
         await made[1].lost
 
 
-async def _carry_out(plan: Plan) -> Count:
-    with Path(plan.output).open("wb") as output:
-        loop = _Loop(plan, output)
-        connections = [asyncio.create_task(_kept_open(loop)) for _ in range(plan.connections)]
-        began_ns = clock.boot_ns()
-        await loop.run()
-        elapsed_ns = clock.boot_ns() - began_ns
-        for connection in connections:
-            connection.cancel()
-        return Count(requests=loop.requests, held_back=loop.held_back, elapsed_ns=elapsed_ns)
+async def _carry_out(plan: Plan, output: IO[bytes]) -> Count:
+    loop = _Loop(plan, output)
+    connections = [asyncio.create_task(_kept_open(loop)) for _ in range(plan.connections)]
+    began_ns = clock.boot_ns()
+    await loop.run()
+    elapsed_ns = clock.boot_ns() - began_ns
+    for connection in connections:
+        connection.cancel()
+    return Count(requests=loop.requests, held_back=loop.held_back, elapsed_ns=elapsed_ns)
 
 
 def main() -> int:
     """Carry out the plan on standard input."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    count = uvloop.run(_carry_out(plan))
+    with Path(plan.output).open("wb") as output:
+        count = uvloop.run(_carry_out(plan, output))
     sys.stdout.write(msgspec.json.encode(count).decode())
     return 0
 

@@ -1,4 +1,4 @@
-"""What a chaos run finds out, as records: kills, load, the comparison, the sums of the books, and what does not hold."""
+"""What a chaos run finds out, as records: kills, load, the comparison, sums of the books, and what does not hold."""
 
 import msgspec
 

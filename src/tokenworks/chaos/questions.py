@@ -11,12 +11,14 @@ from collections.abc import Iterator
 import msgspec
 
 from tokenworks.bench.endpoint import MODEL
+from tokenworks.bench.load import by_zipf
 
 INPUT_TOKENS = 20
 """What the scripted endpoint reports for every prompt."""
 
 _WORDS = re.compile(rb"(\d+) words, (\d+) at a time, (\d+) ms apart")
 _DRAW_BYTES = 16
+_STEADY_OF_256 = 180
 
 
 class Script(msgspec.Struct, frozen=True, array_like=True):
@@ -64,24 +66,26 @@ def script_of(body: bytes) -> Script | None:
     return Script(*(int(number) for number in found.groups())) if found else None
 
 
-def drawn(seed: int, count: int, accounts: list[int]) -> Iterator[Question]:
-    """So many questions of these customers, in turn.
+def drawn(seed: int, count: int, keys: int, steady: int) -> Iterator[Question]:
+    """So many questions of customers 0 … keys - 1, of whom the first `steady` have large packages.
 
-    Nine in twenty are unstreamed, one in twenty is a long stream of one to two seconds; one in ten asks for less than
-    the answer would have.
+    Those ask seven tenths, by Zipf's law; the rest, whose balance is near zero, ask alike. Nine questions in twenty are
+    unstreamed, one in fifty is for a long stream; one in ten allows for less than the answer would have.
     """
     dice = hashlib.shake_128(b"tokenworks chaos %d" % seed).digest(_DRAW_BYTES * count)
+    ranks = by_zipf(steady, count)
     for number in range(count):
         throw = dice[number * _DRAW_BYTES : (number + 1) * _DRAW_BYTES]
-        yield _question(throw, accounts[number % len(accounts)])
+        poor = steady + int.from_bytes(throw[6:8], "big") % (keys - steady)
+        yield _question(throw, ranks[number] if throw[8] < _STEADY_OF_256 else poor)
 
 
 def _question(throw: bytes, account: int) -> Question:
     kind, length, piece, pause, room, usage = throw[0], throw[1], throw[2], throw[3], throw[4], throw[5]
     streamed = kind >= 115
-    if kind >= 243:
+    if kind >= 251:
         script = Script(150 + length, 8 + piece % 8, 40 + pause % 40)
     else:
-        script = Script(4 + length % 40, 1 + piece % 8, 4 + pause % 24)
+        script = Script(4 + length % 40, 4 + piece % 8, 4 + pause % 24)
     limit = script.tokens * 3 // 4 if room < 26 else script.tokens * (1 + room % 4)
     return Question(account, streamed, streamed and usage % 2 == 0, limit, script)

@@ -20,7 +20,6 @@ from tokenworks.app.services import services
 from tokenworks.app.spawned import spawned, throwaway
 from tokenworks.base import database
 from tokenworks.base.config import Settings
-from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
 from tokenworks.bench import machine
 from tokenworks.bench.books import Buyer
@@ -114,6 +113,7 @@ async def _together(
     asked = customers.Plan(
         port=int(running.addresses["gateway"].rpartition(":")[2]),
         keys=[buyer.secret for buyer in buyers],
+        steady=stock.steady(plan.accounts),
         seed=plan.seed,
         rate=plan.rate,
         duration_ms=plan.seconds * 1_000,

@@ -1,6 +1,6 @@
 """The customers' balances in a chaos run: packages so small that many are near zero at any moment, and top-ups.
 
-Of the customers every third has a large package and is served from steady slices; the others live from one small
+The first third of the customers has large packages and is served from steady slices; the others live from one small
 package to the next. A top-up that a kill interrupts is tried again in the next round.
 """
 
@@ -16,8 +16,7 @@ from tokenworks.bench.books import Buyer
 from tokenworks.shop.parties import Customer
 
 SMALL = "chaos-small"
-GRANTED_SMALL = 4_000
-STEADY_EVERY = 3
+GRANTED_SMALL = 600
 _LOW = 200
 _ROUND_S = 0.25
 
@@ -30,10 +29,15 @@ def catalog(office: OfficeClient, ports: list[int]) -> None:
     books.package(office, SMALL, GRANTED_SMALL)
 
 
+def steady(count: int) -> int:
+    """How many of so many customers, the first of them, have large packages."""
+    return count // 3
+
+
 async def customers(pool: Pool, count: int) -> list[Buyer]:
-    """So many customers with their first small package; every third gets a large one as well."""
+    """So many customers with their first small package; the first third gets a large one as well."""
     buyers = [buyer async for batch in books.customers(pool, count, SMALL) for buyer in batch]
-    await books.sell(pool, books.OFFER, [buyer.customer for buyer in buyers[::STEADY_EVERY]])
+    await books.sell(pool, books.OFFER, [buyer.customer for buyer in buyers[: steady(count)]])
     return buyers
 
 

@@ -52,15 +52,18 @@ def _part(name: str) -> str:
         AND a.unit = b.unit AND a.legal_entity_id = b.legal_entity_id), 0)"""  # noqa: S608
 
 
-# A bucket `b` with its parts and what its leases hold.
+# A bucket `b` with its parts and what its leases hold. Leases are summed once: there are far more of them than buckets,
+# and a planner without statistics would go through all accounts for each bucket.
 _BUCKETS = f"""
     SELECT b.*, {_part("issued")} AS issued, {_part("available")} AS available, {_part("spent")} AS spent,
         {_part("expired")} AS expired, {_part("withdrawn")} AS withdrawn,
-        coalesce((SELECT sum(a.balance) FROM lease l JOIN account a ON a.code = 'lease/' || l.id AND a.unit = b.unit
-            AND a.legal_entity_id = b.legal_entity_id WHERE l.bucket_id = b.id), 0) AS leased,
+        coalesce(held.leased, 0) AS leased,
         coalesce((SELECT balance FROM account a WHERE a.code = 'contract_liability/' || b.id
             AND a.unit = b.currency AND a.legal_entity_id = b.legal_entity_id), 0) AS liability
-    FROM bucket b
+    FROM bucket b LEFT JOIN (
+        SELECT l.bucket_id, sum(a.balance) AS leased FROM lease l JOIN bucket o ON o.id = l.bucket_id
+            JOIN account a ON a.code = 'lease/' || l.id AND a.unit = o.unit AND a.legal_entity_id = o.legal_entity_id
+        GROUP BY l.bucket_id) held ON held.bucket_id = b.id
 """  # noqa: S608
 
 # What transfers say about leases: granted out of a bucket, given back to it, spent.
