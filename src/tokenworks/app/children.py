@@ -92,11 +92,12 @@ class Child:
         self._restarted = restarted
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._is_ready = False
 
     @property
     def pid(self) -> int:
-        """Its process id; 0 while there is none."""
-        return self._process.pid if self._process and self._process.returncode is None else 0
+        """Its process id; 0 while there is none that is ready."""
+        return self._process.pid if self._process and self._is_ready and self._process.returncode is None else 0
 
     async def start(self) -> None:
         """Start it, wait until it is ready, and watch it from then on."""
@@ -112,12 +113,14 @@ class Child:
         await self._end()
 
     async def _begin(self) -> None:
+        self._is_ready = False
         self._process = await self._service.spawn()
         try:
             async with asyncio.timeout(self._settings.start_timeout_ms / 1000):
                 await self._service.ready(self._process)
         except TimeoutError as fault:
             raise StartFault(f"the {self.name} was not ready after {self._settings.start_timeout_ms} ms") from fault
+        self._is_ready = True
 
     async def _end(self) -> None:
         if self._process is None or self._process.returncode is not None:

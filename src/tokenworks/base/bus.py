@@ -139,6 +139,8 @@ class Bus:
             except (nats.errors.Error, TimeoutError) as fault:
                 raise _fault(f"no answer on {subject}", fault) from fault
             finally:
+                # One that is answered in this very moment is not cancelled any more; its answer is for nobody.
+                asking.add_done_callback(_heard)
                 asking.cancel()
                 self._asking[subject].discard(again)
 
@@ -313,6 +315,11 @@ async def connect(url: str, token: str, name: str, *, timeout_ms: int = 5_000) -
     bus = Bus(name, timeout_ms)
     await bus.open(url, token)
     return bus
+
+
+def _heard(asking: asyncio.Task[Msg]) -> None:
+    if not asking.cancelled():
+        asking.exception()
 
 
 async def _wait(woken: asyncio.Event, wait_ms: int) -> None:
