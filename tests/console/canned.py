@@ -38,6 +38,7 @@ from tokenworks.core.sales import recognised
 TOKEN = "admin-for-tests"
 KEY = "sk-tw-live"
 MODEL = "smollm2-135m"
+WORKER = "gw-1"
 GRANTED = 10_000_000
 NET = 9_339_622_642
 TAX = 560_377_358
@@ -67,6 +68,8 @@ class CannedOffice:
         self.cost = 0
         self.ok = True
         self.behaviour = "answers"
+        self.kills = True
+        self.killed: list[str] = []
         self.keys_seen: list[str] = []
         self.unreadable = ""
         self.gate = asyncio.Event()
@@ -95,7 +98,17 @@ class CannedOffice:
             verify=self.verify,
             happenings=self.happenings,
             wall_ns=clock.wall_ns,
+            kill=self.kill if self.kills else None,
         )
+
+    def kill(self, worker: str) -> int | None:
+        """The only worker there is dies in the middle of its answer."""
+        self.killed.append(worker)
+        if worker != WORKER:
+            return None
+        self.behaviour = "dies"
+        self.gate.set()
+        return 4711
 
     async def happenings(self) -> AsyncIterator[Record]:
         queue: asyncio.Queue[Record] = asyncio.Queue()
@@ -169,7 +182,7 @@ class CannedOffice:
         request_id = f"req_06f1v3k2m8n4p5q6r7s8t{self.calls:05}"
         prompt = body["messages"][0]["content"]
         words = [prompt] if self.behaviour == "echoes" else ANSWER.split()
-        headers = {"x-request-id": request_id}
+        headers = {"x-request-id": request_id, "x-tokenworks-worker": WORKER}
         return StreamingResponse(self._tell(request_id, words), media_type="text/event-stream", headers=headers)
 
     async def _tell(self, request_id: str, words: list[str]) -> AsyncIterator[bytes]:
@@ -187,6 +200,9 @@ class CannedOffice:
                 await self._waits()
                 if self.behaviour == "breaks":
                     return
+                if self.behaviour == "dies":
+                    self._close(opened, opened_ns, first_ms or 0, 2, ending="orphaned", basis="counted")
+                    raise ConnectionAbortedError
         self._close(opened, opened_ns, first_ms or 0, len(words))
         yield b"data: [DONE]\n\n"
 
@@ -197,7 +213,15 @@ class CannedOffice:
             self.left.set()
             raise
 
-    def _close(self, opened: Record, opened_ns: int, first_ms: int, written: int) -> None:
+    def _close(
+        self,
+        opened: Record,
+        opened_ns: int,
+        first_ms: int,
+        written: int,
+        ending: str = "finished",
+        basis: str = "reported",
+    ) -> None:
         charge = INPUT_TOKENS + written
         self.spent += charge
         self.leased -= charge
@@ -210,8 +234,8 @@ class CannedOffice:
             opened.opened_at,
             reserved=opened.reserved,
             tokens=Tokens(INPUT_TOKENS, 0, 0, written, 0),
-            basis="reported",
-            ending="finished",
+            basis=basis,
+            ending=ending,
             charges=(Charge("bkt_06f1v3k2m8n4", "personal@1", Amount(str(charge), "token")),),
             costs=(amount(COST_OF_ONE * charge, "CNY"),),
             first_token_ms=first_ms,

@@ -1,6 +1,11 @@
 """Who gets in, and what strangers see."""
 
-from console.canned import TOKEN, Served
+import socket
+
+import httpx2
+
+from console.canned import TOKEN, CannedOffice, Served
+from console.conftest import serving
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 JSON = {"content-type": "application/json"}
@@ -8,7 +13,7 @@ JSON = {"content-type": "application/json"}
 
 async def test_strangers_see_nothing(office: Served) -> None:
     for authorization in ("", "Bearer wrong", "Bearer", "Basic abc", f"Bearer {TOKEN}x"):
-        for method, path in (("GET", "/live/events"), ("POST", "/live/chat")):
+        for method, path in (("GET", "/live/events"), ("POST", "/live/chat"), ("POST", "/live/kill")):
             answer = await office.http.request(method, path, headers={"authorization": authorization, **JSON})
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
@@ -62,6 +67,27 @@ async def test_odd_prompts_are_refused(office: Served) -> None:
         answer = await office.http.post("/live/chat", content=content, headers={**BEARER, **headers})
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert office.canned.keys_seen == []
+
+
+async def test_only_a_worker_that_runs_here_can_be_killed(office: Served) -> None:
+    for content, headers, status, code in (
+        (b'{"worker": "gw-1"}', {"content-type": "text/plain"}, 400, "malformed_body"),
+        (b'{"worker": 1}', JSON, 400, "malformed_body"),
+        (b'{"worker": "gw-9"}', JSON, 404, "not_found"),
+    ):
+        answer = await office.http.post("/live/kill", content=content, headers={**BEARER, **headers})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    answer = await office.http.post("/live/kill", json={"worker": "gw-1"}, headers=BEARER)
+    assert (answer.status_code, answer.json()) == (200, {"worker": "gw-1", "pid": 4711})
+
+
+async def test_a_page_that_may_kill_nobody_has_no_button(listener: socket.socket) -> None:
+    canned = CannedOffice()
+    canned.kills = False
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with serving(canned.app(url), listener), httpx2.AsyncClient(base_url=url, verify=False) as http:
+        assert "Kill worker" not in (await http.get("/", headers=BEARER)).text
+        assert (await http.post("/live/kill", json={"worker": "gw-1"}, headers=BEARER)).status_code == 404
 
 
 async def test_the_prompt_goes_out_with_the_live_key(office: Served) -> None:

@@ -78,6 +78,23 @@ async def test_stopping_closes_the_request_at_the_gateway(page: Page, office: Se
     await asyncio.wait_for(office.canned.left.wait(), 5)
 
 
+async def test_the_worker_can_be_killed_in_the_middle_of_its_answer(page: Page, office: Served) -> None:
+    office.canned.gate.clear()
+    await enter(page, office)
+    await expect(page.get_by_role("button", name="Kill worker")).to_be_hidden()
+    await ask(page, "hello")
+    await expect(page.locator("#told")).to_have_text("A waterworks takes")
+    await page.get_by_role("button", name="Kill worker").click()
+    await expect(page.locator("#refusal")).to_contain_text("worker_killed")
+    await expect(page.locator("#refusal")).to_contain_text("You killed gw-1")
+    await expect(page.locator("#record-ending")).to_have_text("orphaned, closed at its checkpoint")
+    await expect(page.locator("#record-charged")).to_have_text(f"{INPUT_TOKENS + 2} token")
+    await expect(page.locator("#balance")).to_have_text(f"{GRANTED - INPUT_TOKENS - 2:,}")
+    await expect(page.locator("#verdict")).to_have_text("12 checks hold")
+    await expect(page.get_by_role("button", name="Kill worker")).to_be_hidden()
+    assert office.canned.killed == ["gw-1"]
+
+
 async def test_the_model_cannot_write_markup(page: Page, office: Served) -> None:
     office.canned.behaviour = "echoes"
     await enter(page, office)

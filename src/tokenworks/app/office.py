@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -20,7 +21,7 @@ from prometheus_client import CollectorRegistry
 import tokenworks
 from tokenworks import api, console
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import housekeeping, ports, seed, verification
+from tokenworks.app import housekeeping, killing, ports, seed, verification
 from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
@@ -143,6 +144,7 @@ class _Office:
             verify=books.verifier(self._pool, verification.CHECKS, clock.wall_ns, clock.boot_ns),
             happenings=books.happenings(self._feed, demonstration.billing_account_id),
             wall_ns=clock.wall_ns,
+            kill=partial(killing.kill_worker, self._settings.data),
         )
         return console.create(app, context).end
 

@@ -55,10 +55,9 @@ async def records(url: str) -> list[Posted]:
             """
             SELECT r.request_id, r.billing_account_id, r.ending, r.basis,
                 r.tokens_input + r.tokens_cached_input + r.tokens_cache_write, r.tokens_output + r.tokens_reasoning,
-                coalesce(sum(c.amount) FILTER (WHERE c.proven), 0),
-                coalesce(sum(c.amount) FILTER (WHERE NOT c.proven), 0)
-            FROM usage_record r LEFT JOIN charge c USING (journal_id, position)
-            GROUP BY r.id ORDER BY r.id
+                (SELECT coalesce(sum(c.amount), 0) FROM unnest(r.charges) c WHERE c.proven),
+                (SELECT coalesce(sum(c.amount), 0) FROM unnest(r.charges) c WHERE NOT c.proven)
+            FROM usage_record r ORDER BY r.id
             """
         )
         return [Posted(*row[:4], *(int(number) for number in row[4:])) for row in await cursor.fetchall()]

@@ -26,6 +26,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
     request_id: str
     output_limit: int | None
+    worker: str
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -81,7 +82,11 @@ async def answer(http: httpx2.AsyncClient, context: ConsoleContext, prompt: Prom
 
 def _admitted(headers: httpx2.Headers) -> Admitted:
     limit = headers.get("x-tokenworks-output-limit", "")
-    return Admitted(headers.get("x-request-id", ""), int(limit) if limit.isascii() and limit.isdigit() else None)
+    return Admitted(
+        request_id=headers.get("x-request-id", ""),
+        output_limit=int(limit) if limit.isascii() and limit.isdigit() else None,
+        worker=headers.get("x-tokenworks-worker", ""),
+    )
 
 
 def _error(body: bytes) -> Error:

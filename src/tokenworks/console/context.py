@@ -21,7 +21,8 @@ class ConsoleContext:
 
     `read` gives the whole state of the page, `verify` checks every invariant; both may raise `BooksUnreadable`.
     `happenings` gives the live customer's records as they reach a stage of their life, from now on. `wall_ns` is the
-    clock of `base.clock`.
+    clock of `base.clock`. `kill` ends the gateway worker of a name as a crash would and gives its process id, or None
+    where there is no such worker; without it the page has no button for that.
     """
 
     settings: Settings
@@ -33,3 +34,4 @@ class ConsoleContext:
     verify: Callable[[], Awaitable[Verification]]
     happenings: Callable[[], AsyncIterator[Record]]
     wall_ns: Callable[[], int]
+    kill: Callable[[str], int | None] | None = None

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 import jinja2
@@ -31,6 +32,7 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
+_Sent = TypeVar("_Sent")
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -46,9 +48,16 @@ def create(app: FastAPI, context: ConsoleContext) -> Board:
     routes.add_api_route("/logout", console.log_out, methods=["POST"])
     routes.add_api_route("/live/events", console.events, methods=["GET"])
     routes.add_api_route("/live/chat", console.prompt, methods=["POST"])
+    routes.add_api_route("/live/kill", console.kill, methods=["POST"])
     app.include_router(routes)
     app.mount("/static", _Static(directory=_HERE / "static"), name="static")
     return console.board
+
+
+class Victim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which worker is to be killed, by the name that its answers carry."""
+
+    worker: str
 
 
 class _Console:
@@ -74,7 +83,9 @@ class _Console:
             return self._exchange(request, token)
         if not self._admits(request):
             return _page("login.html", 401)
-        return _page("live.html", 200, model=self._context.model, gateway_url=self._context.gateway_url)
+        context = self._context
+        kills = context.kill is not None
+        return _page("live.html", 200, model=context.model, gateway_url=context.gateway_url, kills=kills)
 
     async def log_in(self, request: Request) -> Response:
         """The login form's answer."""
@@ -98,6 +109,24 @@ class _Console:
 
     async def prompt(self, request: Request) -> Response:
         """Send a prompt to the gateway and relay the answer."""
+        prompt = await self._sent(request, chat.Prompt)
+        if isinstance(prompt, Response):
+            return prompt
+        events = chat.answer(self._http, self._context, prompt)
+        return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
+
+    async def kill(self, request: Request) -> Response:
+        """Kill the gateway worker that serves an answer, where the office may."""
+        victim = await self._sent(request, Victim)
+        if isinstance(victim, Response):
+            return victim
+        pid = self._context.kill(victim.worker) if self._context.kill else None
+        if pid is None:
+            return _error(404, "not_found", f"No gateway worker {victim.worker!r} runs here that could be killed.")
+        return JSONResponse({"worker": victim.worker, "pid": pid})
+
+    async def _sent(self, request: Request, kind: type[_Sent]) -> _Sent | Response:
+        """What the page has sent; an error answer for strangers and for anything else."""
         if not self._admits(request):
             return _stranger()
         # A form of another site can post, but not with this content type: the browser would have to ask us first.
@@ -107,11 +136,9 @@ class _Console:
         if body is None:
             return _error(413, "body_too_large", "The prompt is too long.")
         try:
-            prompt = msgspec.json.decode(body, type=chat.Prompt)
+            return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError as fault:
-            return _error(400, "malformed_body", f"The body is not a prompt: {fault}.")
-        events = chat.answer(self._http, self._context, prompt)
-        return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
+            return _error(400, "malformed_body", f"The body cannot be read: {fault}.")
 
     def _admits(self, request: Request) -> bool:
         return session.admitted(request, self._context.admin_token, self._context.wall_ns())

@@ -3,10 +3,12 @@
 Knows HTTP/1.1 heads and OpenAI's error body; knows no sockets and decides nothing.
 """
 
+from email.utils import formatdate
 from http import HTTPStatus
 
 import msgspec
 
+from tokenworks.base.clock import SECOND
 from tokenworks.core.refusals import Code, Refusal
 
 INVALID = "invalid_request_error"
@@ -55,15 +57,21 @@ LAST_CHUNK = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 
 
-def head(status: int, content_type: bytes, request_id: str, date: bytes, fields: bytes) -> bytes:
+def head(status: int, content_type: bytes, request_id: str, stamp: bytes, fields: bytes) -> bytes:
     """Status line and headers up to the empty line. `fields` are further header lines, each with its line end."""
-    return b"%bcontent-type: %b\r\nx-request-id: %b\r\ndate: %b\r\n%b\r\n" % (
+    return b"%bcontent-type: %b\r\nx-request-id: %b\r\n%b%b\r\n" % (
         _STATUS_LINES[status],
         content_type,
         request_id.encode(),
-        date,
+        stamp,
         fields,
     )
+
+
+def stamp(now_ns: int, worker: str) -> bytes:
+    """The header lines that all answers of a moment share: the date, and the worker's name if it has one."""
+    lines = f"date: {formatdate(now_ns / SECOND, usegmt=True)}\r\n"
+    return (lines + (f"x-tokenworks-worker: {worker}\r\n" if worker else "")).encode()
 
 
 def length(size: int) -> bytes:

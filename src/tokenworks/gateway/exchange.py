@@ -41,8 +41,8 @@ class Wire(Protocol):
     """What an exchange needs of its connection."""
 
     @property
-    def date(self) -> bytes:
-        """The value of the header `date`."""
+    def stamp(self) -> bytes:
+        """Header lines of every answer: the date, and the worker's name."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -126,4 +126,4 @@ class Exchange(msgspec.Struct, eq=False):
             fields += answers.CLOSE
         elif not self.is_http_11:
             fields += b"connection: keep-alive\r\n"
-        return answers.head(status, content_type, self.request_id, self.wire.date, fields)
+        return answers.head(status, content_type, self.request_id, self.wire.stamp, fields)

@@ -7,7 +7,6 @@ a request means is the handler's affair.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from email.utils import formatdate
 from typing import Any, cast
 
 import httptools
@@ -33,7 +32,7 @@ _OTHER_CODING = Refusal(Code.MALFORMED_REQUEST, "Only the transfer encoding chun
 class Server:
     """What all connections of a process share, and the only writer of the set of them."""
 
-    def __init__(self, settings: Settings, handle: Handler) -> None:
+    def __init__(self, settings: Settings, handle: Handler, worker: str = "") -> None:
         self.settings = settings
         self.handle = handle
         # In the order in which they came, so that the same happenings give the same run.
@@ -41,7 +40,8 @@ class Server:
         self.draining = False
         self.idle_ticks_max = -(-settings.client_idle_ms // TICK_MS)
         self.longest_ns = settings.request_longest_ms * clock.MS
-        self.date = formatdate(clock.wall_ns() / clock.SECOND, usegmt=True).encode()
+        self._worker = worker
+        self.stamp = answers.stamp(clock.wall_ns(), worker)
         self._name = ids.new("req")
         self._requests = 0
         self._empty: asyncio.Event | None = None
@@ -57,7 +57,7 @@ class Server:
 
     def tick(self) -> None:
         """Every `TICK_MS`: end what has been idle or has lived for too long."""
-        self.date = formatdate(clock.wall_ns() / clock.SECOND, usegmt=True).encode()
+        self.stamp = answers.stamp(clock.wall_ns(), self._worker)
         now_ns = clock.boot_ns()
         for connection in list(self.connections):
             connection.tick(now_ns)
@@ -237,9 +237,9 @@ class Connection(asyncio.Protocol):
     # --- what exchanges call
 
     @property
-    def date(self) -> bytes:
-        """The value of the header `date`."""
-        return self._server.date
+    def stamp(self) -> bytes:
+        """Header lines that are the same for all answers of this moment: the date, and who answers."""
+        return self._server.stamp
 
     def write(self, data: bytes) -> None:
         """Send to the client."""

@@ -80,7 +80,7 @@ class Worker:
         gateway = Gateway(
             settings, self._keys, self._catalog, self._leases, self._records, self._upstreams, self._board
         )
-        self._server = Server(settings, Routes(gateway, self._is_ready).handle)
+        self._server = Server(settings, Routes(gateway, self._is_ready).handle, name)
         self._shipper = Shipper(
             office,
             settings,

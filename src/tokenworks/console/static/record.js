@@ -57,7 +57,13 @@ function draw(record) {
   fact("record-basis", record?.basis ? [record.basis, ...record.flags].join(", ") : NONE);
   at("record-basis").classList.toggle("flagged", Boolean(record?.flags.length));
   fact("record-cost", record?.costs.length ? several(record.costs) : NONE);
-  fact("record-ending", record?.ending ? record.ending.replaceAll("_", " ") : NONE);
+  fact("record-ending", record?.ending ? ending(record) : NONE);
+}
+
+// What a killed worker leaves behind is closed by its successor, as far as it is known to have come.
+function ending(record) {
+  if (record.ending !== "orphaned") return record.ending.replaceAll("_", " ");
+  return record.charges.length ? "orphaned, closed at its checkpoint" : "orphaned before its first checkpoint";
 }
 
 function fact(id, text) {

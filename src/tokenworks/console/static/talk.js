@@ -5,8 +5,11 @@ import { NONE, ms, write } from "./format.js";
 
 const at = (id) => document.getElementById(id);
 // Said for information: nothing went wrong.
-const MILD = new Set(["stopped", "output_limited"]);
+const MILD = new Set(["stopped", "output_limited", "worker_killed"]);
 let running = null;
+// The worker that serves the running answer, and the one that was killed in the middle of it.
+let worker = "";
+let killed = "";
 
 // `listener` hears `sent`, `admitted(requestId)` and `ended` of each prompt.
 export function start(listener) {
@@ -22,6 +25,7 @@ export function start(listener) {
     }
   });
   at("stop").addEventListener("click", () => running?.abort());
+  at("kill")?.addEventListener("click", kill);
   for (const sample of document.querySelectorAll(".sample")) {
     sample.addEventListener("click", () => {
       at("prompt").value = sample.textContent;
@@ -63,9 +67,13 @@ async function relay(body, pace, listener) {
     const content = JSON.parse(data);
     if (name === "answer") {
       listener.admitted(content.request_id);
+      serves(content.worker);
       if (content.output_limit !== null) limit(content.output_limit);
     } else if (name === "refusal") {
       refuse(content.error, content.status);
+      ended = true;
+    } else if (name === "broken" && killed) {
+      refuse({ code: "worker_killed", message: `You killed ${killed} in the middle of this answer. Its successor closes the request at its last checkpoint; no more is charged.` });
       ended = true;
     } else if (name === "broken" || content.error) {
       refuse(name === "broken" ? content : content.error);
@@ -75,6 +83,27 @@ async function relay(body, pace, listener) {
     }
   }
   return ended;
+}
+
+function serves(name) {
+  worker = name;
+  if (at("kill")) at("kill").hidden = !name;
+}
+
+async function kill() {
+  at("kill").disabled = true;
+  killed = worker;
+  const reply = await fetch("/live/kill", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ worker }),
+  });
+  if (reply.status === 401) return location.assign("/");
+  if (!reply.ok) {
+    killed = "";
+    at("kill").disabled = false;
+    refuse((await reply.json()).error);
+  }
 }
 
 function show(chunk, pace) {
@@ -107,6 +136,8 @@ function prepare(prompt) {
   at("prompt").value = "";
   at("send").hidden = true;
   at("stop").hidden = false;
+  killed = "";
+  if (at("kill")) at("kill").disabled = false;
   at("answer").setAttribute("aria-busy", "true");
   for (const id of ["pace-first", "pace-pieces", "pace-rate", "pace-whole"]) at(id).textContent = NONE;
 }
@@ -116,6 +147,7 @@ function finish(pace) {
   at("told").classList.remove("running");
   at("send").hidden = false;
   at("stop").hidden = true;
+  serves("");
   at("answer").removeAttribute("aria-busy");
   if (pace.first !== null) write(at("pace-whole"), ms(Math.round(performance.now() - pace.sent)));
   at("prompt").focus();
