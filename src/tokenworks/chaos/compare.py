@@ -44,6 +44,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     tokens_posted_cut: int
     tokens_posted_unheard: int
     tokens_given_away: int
+    tokens_unproven: int
     unproven: int
     double_charged: int
     violations: tuple[Violation, ...]
@@ -77,6 +78,7 @@ class _Sheet:
         found: dict[str, Posted] = {}
         for record in posted:
             self._unproven += record.unproven > 0
+            self._tokens["unproven"] += record.unproven
             if record.request_id in found:
                 self._found_double(record.request_id, "posted more than once")
             found[record.request_id] = record
@@ -122,6 +124,7 @@ class _Sheet:
             tokens_posted_cut=self._tokens["posted cut"],
             tokens_posted_unheard=self._tokens["unheard"],
             tokens_given_away=self._tokens["given away"],
+            tokens_unproven=self._tokens["unproven"],
             unproven=self._unproven,
             double_charged=len(self._double),
             violations=tuple(self._violations),

@@ -110,6 +110,16 @@ class Endpoint(asyncio.Protocol):
             self._transport.write(data)
 
 
+def answer_of(body: bytes) -> bytes:
+    """What the endpoint answers to this body, all at once and without its framing."""
+    script, asked = script_of(body), _decode(body)
+    if script is None:
+        return b""
+    tokens = min(script.tokens, asked.max_tokens)
+    reason = b"stop" if tokens == script.tokens else b"length"
+    return _WORD * tokens + _end(tokens, reason) if asked.stream else _whole(tokens, reason).partition(b"\r\n\r\n")[2]
+
+
 def _whole(tokens: int, reason: bytes) -> bytes:
     message = b'{"role":"assistant","content":"%b"}' % (b"w " * tokens)
     choice = b'{"index":0,"message":%b,"finish_reason":"%b"}' % (message, reason)

@@ -108,6 +108,8 @@ def _of_the_whole(kills: list[Kill], found: Comparison, sums: Sums, *, is_settle
     charged = found.tokens_posted + found.tokens_posted_cut + found.tokens_posted_unheard
     if charged != sums.spent:
         texts.append(f"{charged} tokens are charged by the records, {sums.spent} spent by the ledger")
+    if found.tokens_unproven != sums.unproven:
+        texts.append(f"{found.tokens_unproven} tokens are unproven by the records, {sums.unproven} in the ledger")
     if sums.issued != sums.available + sums.leased + sums.spent:
         texts.append(f"issued {sums.issued}, available {sums.available}, leased {sums.leased}, spent {sums.spent}")
     return [Violation("", text) for text in texts]

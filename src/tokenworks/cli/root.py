@@ -5,9 +5,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import bench, books, parties, sales, supplies, system
+from tokenworks.cli import bench, books, chaos, parties, sales, supplies, system
 
-_COMMANDS = {"up": system.up, "demo": system.demo, "verify": system.verify}
+_COMMANDS = {"up": system.up, "demo": system.demo, "verify": system.verify, "chaos": chaos.chaos}
 _GROUPS = {
     "Customers and sales": {
         "legal-entities": parties.legal_entities,
