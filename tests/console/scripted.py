@@ -92,7 +92,8 @@ class ScriptedOffice:
 
     async def _answer(self, number: int) -> AsyncIterator[bytes]:
         need = Need(BOUND, 0)
-        ask = LeaseRequest("gw-0", "e1", number, self.customer.billing_account_id, MODEL, need, need, Need(0, 0))
+        owner = self.customer.billing_account_id
+        ask = LeaseRequest("gw-0", "e", number, owner, MODEL, need, need, Need(0, 0), need)
         async with self.pool.connection() as connection:
             known = await tariffs.currents(connection)
         lease = (await self.desk.grant([ask], known, clock.wall_ns()))[0].leases[0]

@@ -106,7 +106,8 @@ class Shop:
         """A slice of the customer's wallet for one more use."""
         self.uses += 1
         need = Need(tokens, 0)
-        asked = LeaseRequest("gw-0", "e", self.uses, self.customer.billing_account_id, model, need, need, Need(0, 0))
+        owner = self.customer.billing_account_id
+        asked = LeaseRequest("gw-0", "e", self.uses, owner, model, need, need, Need(0, 0), need)
         async with self.pool.connection() as connection:
             prices = await tariffs.currents(connection)
         [reply] = await LeaseDesk(self.pool, SETTINGS).grant([asked], prices, self.clock.now_ns)
