@@ -58,7 +58,7 @@ async def test_two_starts(database: Pool, tmp_path: Path) -> None:
     async with database.connection() as connection:
         [bucket] = await balance.wallet(connection, first.billing_account_id)
         endpoint = await registry.get(connection, seed.ENDPOINT)
-        assert len(await offers.listed(connection, 100, "")) == len(ladders.OFFERS)
+        assert len(await offers.listed(connection, 100, "")) == len(ladders.OFFERS) + len([ladders.CREDIT])
         built = await catalog.build(connection, clock.now_ns)
         again = await catalog.build(connection, clock.now_ns)
     assert (bucket.offer_id, bucket.available) == ("ct-personal-10m", 10 * MILLION)
@@ -68,6 +68,9 @@ async def test_two_starts(database: Pool, tmp_path: Path) -> None:
         "out_of_service",
     )
     assert (built.endpoints, set(built.models), built.version < again.version) == ((), {"smollm2-135m"}, True)
+    metered = built.tariffs["pay-as-you-go"].rate("smollm2-135m", "medium")
+    assert metered is not None
+    assert exact(metered.output, "CNY") == PRICE_PER_MILLION["sm-any-400k"]
     rate = built.tariffs["personal"].rate("smollm2-135m", "medium")
     assert rate is not None
     assert rate.input == MILLION

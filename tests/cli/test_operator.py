@@ -13,6 +13,7 @@ from cli.terminal import Terminal
 from tokenworks.app import caller
 from tokenworks.app.caller import Call
 from tokenworks.app.spawned import Spawned
+from tokenworks.core import amounts
 
 Sold = dict[str, Any]
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
@@ -67,6 +68,33 @@ def test_a_bill_closes_the_period_and_names_the_price(terminal: Terminal, sold: 
     assert bill["net"] == {"amount": "9.339622642", "unit": "CNY"}
     assert terminal.done("bills", "show", bill["id"]) == bill
     assert [each["id"] for each in terminal.done("bills", "--customer", customer)["items"]] == [bill["id"]]
+
+
+def test_credit_is_drawn_after_packages_and_paid_afterwards(terminal: Terminal, system: Spawned) -> None:
+    customer = terminal.done("customers", "add", "Wang Fang", "--phone", "+8613800000043")["id"]
+    terminal.done("orders", "add", "--customer", customer, "--offer", "pay-as-you-go")
+    key = terminal.done("keys", "add", "--customer", customer, "--name", "laptop")
+    call = _call(system, key["secret"])
+    _until(lambda: terminal.done("usage", "--customer", customer)["items"])
+    (agreement,) = terminal.done("credits", "--customer", customer)["items"]
+    nano = (call.tokens_prompt + call.tokens_completion) * 2_500
+    assert agreement["owed"] == {"amount": amounts.exact(nano, "CNY"), "unit": "CNY"}
+    bill = terminal.done("bills", "add", "--customer", customer)
+    assert (bill["total"], [line["used"] for line in bill["credit"]]) == (agreement["owed"], [agreement["owed"]])
+    payment = ("payments", "add", "--payer", agreement["payer_name"], "--reference", "wire", "--amount")
+    assert terminal.run(*payment, "1").code == 1
+    received = terminal.done(*payment, agreement["owed"]["amount"])
+    assert terminal.done("payments", "--payer", agreement["payer_name"])["items"] == [received]
+    assert terminal.done("credits", "end", agreement["id"])["state"] == "ended"
+    assert terminal.done("credits", "show", agreement["id"])["owed"] == {"amount": "0", "unit": "CNY"}
+
+
+def test_offers_of_credit_and_offers_without_a_price(terminal: Terminal) -> None:
+    terms = ("--name", "Team", "--tariff", "pay-as-you-go", "--unit", "CNY", "--grant", "500.5")
+    offer = terminal.done("offers", "add", "team-credit", *terms, "--kind", "credit", "--payer", "customer")
+    assert (offer["price"], offer["grant"]) == ({"amount": "500.5", "unit": "CNY"},) * 2
+    said = terminal.run("offers", "add", "free", "--name", "Free", "--tariff", "personal", "--grant", "1000")
+    assert (said.code, "no price" in said.err) == (2, True)
 
 
 def test_a_declined_payment_is_1_and_sells_nothing(terminal: Terminal) -> None:

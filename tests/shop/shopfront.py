@@ -1,7 +1,7 @@
 """A small shop for tests: one seller, tariffs, offers, a customer, a carrier, and use of what was bought."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import httpx2
@@ -13,6 +13,7 @@ from tokenworks.access import keys
 from tokenworks.access.keys import Holder, KeyRecord
 from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.api import sandbox_carrier
+from tokenworks.base import ids
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, parse
@@ -20,7 +21,7 @@ from tokenworks.core.bounds import Need
 from tokenworks.core.journal import LeaseClose
 from tokenworks.core.leasing import Lease, LeaseRequest
 from tokenworks.core.purse import Charge
-from tokenworks.core.tariff import flat
+from tokenworks.core.tariff import cost, flat
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal_check, verify
 from tokenworks.ledger.leases import LeaseDesk
@@ -28,12 +29,14 @@ from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.ledger.verify import Check
 from tokenworks.meter import verify as meter_verify
 from tokenworks.meter.tables import SEALED as METER_SEALED
-from tokenworks.shop import offers, parties, sealed, tariffs
+from tokenworks.shop import agreements, bills, offers, parties, payments, sealed, tariffs
 from tokenworks.shop import verify as shop_verify
 from tokenworks.shop.carrier import Carrier
+from tokenworks.shop.collections import CollectionDesk
 from tokenworks.shop.offers import Offer
 from tokenworks.shop.orders import OrderDesk
 from tokenworks.shop.parties import Customer, LegalEntity
+from tokenworks.shop.payments import PaymentReceived
 from tokenworks.supply.sealed import SEALED as SUPPLY_SEALED
 
 SECOND = 1_000_000_000
@@ -71,6 +74,20 @@ def offer(name: str = "p10", /, **changes: object) -> Offer:
     return Offer(**(terms | changes))  # type: ignore[arg-type]
 
 
+def credit(name: str = "credit", /, **changes: object) -> Offer:
+    """Up to RMB 100 a month on the phone bill, at RMB 2 for a million tokens, tax included."""
+    limit = parse("100", "CNY")
+    terms: dict[str, object] = {
+        "kind": "credit",
+        "price": limit,
+        "granted": limit,
+        "unit": "CNY",
+        "tariff_id": "metered",
+        "priority": offers.CREDIT_PRIORITY,
+    }
+    return offer(name, **(terms | changes))
+
+
 @dataclass
 class Clock:
     """A clock that stands until it is moved."""
@@ -92,18 +109,27 @@ class Shop:
     uses: int = field(default=0)
 
     async def use(self, tokens: Tokens, model: str = "m", *, lease: int = 0) -> None:
-        """One request that is leased, charged, closed and posted: a token of the bucket for each token used."""
+        """One request that is leased, charged at its bucket's tariff, closed and posted."""
         held = await self.lease(lease or tokens.total, model)
         book = await self.journal()
-        name = f"{held.bucket.tariff_id}@1"
+        async with self.pool.connection() as connection:
+            tariff = (await tariffs.currents(connection))[held.bucket.tariff_id]
+        rate = tariff.rate(model, held.bucket.tier)
+        assert rate is not None
+        amount = cost(tokens, rate, tariff.rounding)
         opening = book.open(held, account=self.customer.billing_account_id, amount=held.amount)
-        book.close(opening, Charge(held.lease_id, held.bucket.id, name, "token", tokens, tokens.total))
-        book.add(LeaseClose(held.lease_id, held.amount - tokens.total))
+        book.close(opening, Charge(held.lease_id, held.bucket.id, tariff.name, tariff.unit, tokens, amount))
+        book.add(LeaseClose(held.lease_id, held.amount - amount))
         reply = await book.ship(self.pool, self.clock.now_ns, final=True)
         assert reply.fault == ""
 
     async def lease(self, tokens: int, model: str = "m") -> Lease:
         """A slice of the customer's wallet for one more use."""
+        [held] = await self.leases(tokens, model)
+        return held
+
+    async def leases(self, tokens: int, model: str = "m") -> tuple[Lease, ...]:
+        """Slices for one more use, of as many buckets as it needs."""
         self.uses += 1
         need = Need(tokens, 0)
         owner = self.customer.billing_account_id
@@ -112,8 +138,20 @@ class Shop:
             prices = await tariffs.currents(connection)
         [reply] = await LeaseDesk(self.pool, SETTINGS).grant([asked], prices, self.clock.now_ns)
         assert reply.refusal is None
-        [held] = reply.leases
-        return held
+        return reply.leases
+
+    async def spend(self, held: Sequence[Lease], *lines: tuple[int, int]) -> None:
+        """One request over these leases: (tokens, amount) of each; then they are given back."""
+        book = await self.journal()
+        opening = book.open(*held, account=self.customer.billing_account_id)
+        charges = [
+            Charge(one.lease_id, one.bucket.id, f"{one.bucket.tariff_id}@1", one.bucket.unit, Tokens(tokens), amount)
+            for one, (tokens, amount) in zip(held, lines, strict=True)
+        ]
+        book.close(opening, *charges)
+        for one, (_, amount) in zip(held, lines, strict=True):
+            book.add(LeaseClose(one.lease_id, one.amount - amount))
+        assert (await book.ship(self.pool, self.clock.now_ns, final=True)).fault == ""
 
     async def journal(self) -> Journal:
         """A journal for the newest use, by a key of the customer."""
@@ -148,6 +186,50 @@ async def opened(pool: Pool, carrier: Carrier | None = None) -> Shop:
             connection, LE, name="Li Na", phone="+86 138 0000 0123", kind="individual", at_ns=NOON
         )
     return Shop(pool, clock, OrderDesk(pool, carrier or sandbox_carrier.carrier(pool, clock), clock), customer)
+
+
+async def with_credit(shop: Shop, offered: Offer | None = None) -> Offer:
+    """Put a credit offer into the shop, with the tariff that its limit is spent by."""
+    offered = offered or credit()
+    async with sealed.transaction(shop.pool, NOON) as connection:
+        if offered.tariff_id == "metered":
+            await tariffs.publish(connection, "metered", "CNY", {"*/*": flat(parse("2", "CNY"))}, NOON)
+        return await offers.add(connection, offered)
+
+
+async def used_collected_and_paid(shop: Shop) -> None:
+    """A past that leaves rows in every table of credit: a month on the phone bill, and an invoice paid in part."""
+    await with_credit(shop, credit("wired", payer="customer"))
+    await with_credit(shop)
+    shop.clock.now_ns += 40 * 86_400 * SECOND  # what was paid for before would be drawn first
+    agreement = await shop.desk.place(shop.customer.id, "credit", "ord_credit")
+    await shop.use(Tokens(5_000_123))
+    await bills.close(shop.pool, shop.customer.id, shop.clock.now_ns)
+    shop.clock.now_ns += 40 * 86_400 * SECOND
+    await agreements.open_due(shop.pool, shop.clock.now_ns)
+    desk = CollectionDesk(shop.pool, shop.desk.carrier, shop.clock)
+    assert await desk.collect_due() == 1
+    async with sealed.transaction(shop.pool, shop.clock.now_ns) as connection:
+        await agreements.end(connection, agreement.id, shop.clock.now_ns)
+    invoiced = await shop.desk.place(shop.customer.id, "wired", "ord_wired")
+    shop.clock.now_ns += 40 * 86_400 * SECOND
+    await agreements.open_due(shop.pool, shop.clock.now_ns)
+    await shop.use(Tokens(1_000_000))
+    async with sealed.transaction(shop.pool, shop.clock.now_ns) as connection:
+        await payments.receive(connection, LE, paid(invoiced.id, "1.5", shop.clock.now_ns))
+    await bills.close(shop.pool, shop.customer.id, shop.clock.now_ns)
+
+
+def paid(agreement_id: str, amount: str, at_ns: int = NOON, reference: str = "wire-1") -> PaymentReceived:
+    return PaymentReceived(
+        id=ids.new("pmt"),
+        legal_entity_id=LE.id,
+        payer=f"credit/{agreement_id}",
+        amount=parse(amount, "CNY"),
+        currency="CNY",
+        reference=reference,
+        received_at_ns=at_ns,
+    )
 
 
 async def another(shop: Shop, phone: str) -> Customer:

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from shop.shopfront import NOON, SECOND, all_checks, another, balances, faults, offer, opened
+from shop.shopfront import NOON, SECOND, all_checks, another, balances, faults, offer, opened, used_collected_and_paid
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, exact
 from tokenworks.core.commands import CommandCode, CommandRefused
@@ -165,6 +165,7 @@ async def test_what_is_sealed_stays_and_its_absence_is_found(database: Pool) -> 
         await shop.desk.place(customer.id, "p10")
     await shop.use(Tokens(input=5))
     await bills.close(database, shop.customer.id, NOON + 1)
+    await used_collected_and_paid(shop)
     async with database.connection() as connection:
         for table in sealed.SEALED:
             with pytest.raises(psycopg.errors.RestrictViolation):

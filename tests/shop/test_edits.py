@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from ledger.edits import edits_missed
-from shop.shopfront import NOON, Shop, all_checks, another, faults, opened, scripted
+from shop.shopfront import NOON, Shop, all_checks, another, faults, opened, scripted, used_collected_and_paid
 from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandRefused
@@ -37,7 +37,7 @@ def _away(request: httpx2.Request) -> httpx2.Response:
 
 
 async def test_every_edited_column_and_every_deleted_row_is_found(database: Pool) -> None:
-    await history(database)
+    await used_collected_and_paid(await history(database))
     assert await faults(database) == []
     assert await edits_missed(database, TABLES, all_checks) == OF_NO_ACCOUNT
 
@@ -57,6 +57,25 @@ CLEVER = {
 @pytest.mark.parametrize("edit", CLEVER.values(), ids=CLEVER)
 async def test_an_edit_that_keeps_every_constraint_is_found(database: Pool, edit: str) -> None:
     await history(database)
+    async with database.connection() as connection:
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        assert (await connection.execute(edit.encode())).rowcount > 0
+    assert await faults(database) != []
+
+
+CLEVER_ABOUT_CREDIT = {
+    "a payment nobody made": """INSERT INTO payment_received (id, legal_entity_id, payer, amount, currency, reference,
+        received_at_ns, stream, seq) SELECT 'pmt', legal_entity_id, payer, 1, currency, 'r', 1, stream, seq
+        FROM payment_received""",
+    "a collection taken back": "UPDATE collection_outcome SET collected = false",
+    "a debt forgotten": "UPDATE bill_owed SET used = used - 1, closing = closing - 1 WHERE closing > 0",
+    "an agreement that goes on": "DELETE FROM credit_end",
+}
+
+
+@pytest.mark.parametrize("edit", CLEVER_ABOUT_CREDIT.values(), ids=CLEVER_ABOUT_CREDIT)
+async def test_an_edit_about_credit_that_keeps_every_constraint_is_found(database: Pool, edit: str) -> None:
+    await used_collected_and_paid(await opened(database))
     async with database.connection() as connection:
         await connection.execute("SET LOCAL session_replication_role = replica")
         assert (await connection.execute(edit.encode())).rowcount > 0

@@ -13,6 +13,7 @@ from tokenworks.shop import bills, margin, parties
 from tokenworks.shop.bills import Bill
 from tokenworks.shop.margin import Margin
 from tokenworks.shop.period import Movement, Period, Purchase, UsageLine, open_period
+from tokenworks.shop.period_credit import CreditLine, OwedLine
 
 router = APIRouter(tags=["billing"])
 
@@ -40,7 +41,7 @@ class LineShown(BaseModel):
 
 
 class UsageLineShown(BaseModel):
-    """What one model took from one bucket under one tariff version; paid for with the bucket."""
+    """What one model took from one bucket under one tariff version; paid for with the bucket, or a line of `credit`."""
 
     bucket_id: str
     model: str
@@ -63,6 +64,30 @@ class BalanceShown(BaseModel):
     closing: Number
 
 
+class CreditLineShown(BaseModel):
+    """What was spent of a credit bucket in the period, and what it costs; total = net + tax."""
+
+    description: str
+    agreement_id: str
+    offer: str
+    bucket_id: str
+    used: Amount
+    tax_basis_points: int
+    net: Amount
+    tax: Amount
+    total: Amount
+
+
+class OwedShown(BaseModel):
+    """What is owed under a credit agreement over the period: opening + used = paid + closing."""
+
+    agreement_id: str
+    opening: Amount
+    used: Amount
+    paid: Amount
+    closing: Amount
+
+
 class StatementShown(BaseModel):
     """The open period, as a bill closed now would show it."""
 
@@ -78,6 +103,8 @@ class StatementShown(BaseModel):
     records: int
     tokens: Tokens
     balances: list[BalanceShown]
+    credit: list[CreditLineShown]
+    owed: list[OwedShown]
 
 
 class BillShown(StatementShown):
@@ -185,6 +212,8 @@ def _period(period: Period) -> dict[str, object]:
         "records": sum(line.records for line in period.usage),
         "tokens": tokens_shown(used),
         "balances": [_balance(movement) for movement in period.balances],
+        "credit": [_credit_line(line, period.currency) for line in period.on_credit],
+        "owed": [_owed(line, period.currency) for line in period.owed],
     }
 
 
@@ -200,6 +229,30 @@ def _line(purchase: Purchase, currency: str) -> LineShown:
         tax=money(purchase.tax, currency),
         total=money(purchase.total, currency),
         sold_at=at(purchase.sold_at_ns),
+    )
+
+
+def _credit_line(line: CreditLine, currency: str) -> CreditLineShown:
+    return CreditLineShown(
+        description=line.name,
+        agreement_id=line.order_id,
+        offer=line.offer_id,
+        bucket_id=line.bucket_id,
+        used=money(line.used, line.unit),
+        tax_basis_points=line.tax_basis_points,
+        net=money(line.net, currency),
+        tax=money(line.tax, currency),
+        total=money(line.total, currency),
+    )
+
+
+def _owed(line: OwedLine, currency: str) -> OwedShown:
+    return OwedShown(
+        agreement_id=line.order_id,
+        opening=money(line.opening, currency),
+        used=money(line.used, currency),
+        paid=money(line.paid, currency),
+        closing=money(line.closing, currency),
     )
 
 

@@ -75,7 +75,12 @@ class TariffShown(BaseModel):
 
 
 class OfferBody(Body):
-    """A package: what it grants for which price, tax included, for how long, drawn down by which tariff."""
+    """A package: what it grants for which price, tax included, for how long, drawn down by which tariff.
+
+    Of kind `credit`, `grant` is the limit of each period of `validity`, and `price` what the whole limit costs when it
+    is spent; the `carrier` puts it on the phone bill, or the `customer` pays an invoice. It is drawn after packages
+    unless its priority says otherwise.
+    """
 
     id: str
     name: str
@@ -85,7 +90,9 @@ class OfferBody(Body):
     validity: str = "P1M"
     tier: Tier = DEFAULT
     models: list[str] = Field(default_factory=list)
-    priority: int = 100
+    priority: int | None = None
+    kind: Literal["prepaid", "credit"] = "prepaid"
+    payer: Literal["carrier", "customer"] = "carrier"
     seller: str = ""
     source: str = ""
     legal_entity_id: str = ""
@@ -244,6 +251,12 @@ def _tariff(published: Published) -> TariffShown:
     )
 
 
+def _priority(body: OfferBody) -> int:
+    if body.priority is not None:
+        return body.priority
+    return offers.CREDIT_PRIORITY if body.kind == "credit" else offers.PRIORITY
+
+
 def _new_offer(body: OfferBody, legal_entity_id: str, seller: str, at_ns: int) -> Offer:
     return Offer(
         id=body.id,
@@ -259,8 +272,10 @@ def _new_offer(body: OfferBody, legal_entity_id: str, seller: str, at_ns: int) -
         tariff_id=body.tariff,
         tier=body.tier,
         models=tuple(body.models),
-        priority=body.priority,
+        priority=_priority(body),
         created_at_ns=at_ns,
+        kind=body.kind,
+        payer=body.payer,
     )
 
 
@@ -275,6 +290,8 @@ def _offer(offer: Offer) -> OfferShown:
         tier=offer.tier,
         models=list(offer.models),
         priority=offer.priority,
+        kind=offer.kind,
+        payer=offer.payer,
         seller=offer.seller,
         source=offer.source,
         legal_entity_id=offer.legal_entity_id,

@@ -19,7 +19,7 @@ router = APIRouter(tags=["sales"])
 
 
 class OrderBody(Body):
-    """Buy an offer, paid on the customer's phone bill."""
+    """Buy an offer, paid on the customer's phone bill. A credit offer says itself how it will be paid."""
 
     customer: str
     offer: str
@@ -55,12 +55,17 @@ class OrderShown(BaseModel):
 
 
 class BucketShown(BaseModel):
-    """A bucket: granted = available + leased + spent + expired. `recognised` is the part of `net` already earned."""
+    """A bucket: granted = available + leased + spent + expired. `recognised` is the part of `net` already earned.
+
+    Of kind `credit`, `granted` is the limit of one period, and `net` what the whole limit costs without tax.
+    """
 
     bucket_id: str
     customer_id: str
     offer: str
     order_id: str
+    kind: Literal["prepaid", "credit"]
+    priority: int
     unit: str
     tariff: str
     tier: str
@@ -157,6 +162,8 @@ def _bucket(held: BucketBalance, customer_id: str) -> BucketShown:
         customer_id=customer_id,
         offer=held.offer_id,
         order_id=held.order_id,
+        kind=held.kind,
+        priority=bucket.priority,
         unit=bucket.unit,
         tariff=bucket.tariff_id,
         tier=bucket.tier,

@@ -14,6 +14,8 @@ from tokenworks.base import clock, log
 from tokenworks.base.database import Pool
 from tokenworks.ledger.faults import LedgerFault
 from tokenworks.meter import partitions
+from tokenworks.shop import agreements
+from tokenworks.shop.collections import CollectionDesk
 from tokenworks.shop.orders import OrderDesk
 
 _log = log.get(__name__)
@@ -27,7 +29,10 @@ class HousekeepingOver(Exception):
 
 def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]) -> Chores:
     """The chores, by what they do."""
+    collections = CollectionDesk(pool, orders.carrier, clock.wall_ns)
     return settling.chores() | {
+        "grant the next period of credit": lambda: agreements.open_due(pool, clock.wall_ns()),
+        "collect credit": collections.collect_due,
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),

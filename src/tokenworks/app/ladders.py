@@ -1,12 +1,13 @@
 """The price ladders of the demonstration operator: token packages sold in China in 2026, as offers and tariffs.
 
 Price and amount are what the sellers published. Everything else is ours, because they publish no rule for it: the
-validity where none is said, the tier, the multipliers by model. All of it is data to be changed freely.
+validity where none is said, the tier, the multipliers by model, and the one offer of credit. All of it is data to be
+changed freely.
 """
 
 import msgspec
 
-from tokenworks.core.amounts import MILLION, TOKEN
+from tokenworks.core.amounts import MILLION, TOKEN, parse
 from tokenworks.core.tariff import Rate, flat
 
 PUBLISHED = "price and amount as published in 2026"
@@ -37,6 +38,16 @@ class Step(msgspec.Struct, frozen=True):
     unit: str = TOKEN
 
 
+class Credit(msgspec.Struct, frozen=True):
+    """A limit in RMB for each month, spent by a tariff in RMB and put on the phone bill."""
+
+    id: str
+    name: str
+    limit: str
+    tariff: str
+    source: str
+
+
 TARIFFS = (
     Multipliers("personal", SAME),
     # GLM-5 is published as taking twice its count off peak; a tariff that knows the hour does not exist yet.
@@ -57,3 +68,16 @@ OFFERS = (
     Step("cu-personal-12m", "Cloud, 12 million tokens", "China Unicom", "30", 12 * MILLION, "cloud", OURS_MONTH),
     Step("cu-personal-18m", "Cloud, 18 million tokens", "China Unicom", "45", 18 * MILLION, "cloud", OURS_MONTH),
 )
+
+CREDIT = Credit(
+    "pay-as-you-go",
+    "pay as you go, up to RMB 100 a month on the phone bill",
+    "100",
+    "pay-as-you-go",
+    "no seller's offer: the price of a million tokens is that of Shanghai Mobile's package, the limit is ours",
+)
+
+
+def metered(currency: str) -> dict[str, Rate]:
+    """RMB 2.50 for a million tokens of any model, tax included, as in Shanghai Mobile's package."""
+    return {"*/*": flat(parse("2.5", currency))}

@@ -115,6 +115,9 @@ async def _found(connection: Connection, now_ns: int) -> Customer:
         await tariffs.publish(connection, tariff.id, ladders.TOKEN, tariff.rates, now_ns)
     for step in ladders.OFFERS:
         await offers.add(connection, _offer(step, entity, now_ns))
+    credit = ladders.CREDIT
+    await tariffs.publish(connection, credit.tariff, entity.currency, ladders.metered(entity.currency), now_ns)
+    await offers.add(connection, _credit(credit, entity, now_ns))
     return await parties.add_customer(
         connection, entity, name=CUSTOMER_NAME, phone=CUSTOMER_PHONE, kind="individual", at_ns=now_ns
     )
@@ -137,6 +140,29 @@ def _offer(step: Step, entity: LegalEntity, now_ns: int) -> Offer:
         models=(),
         priority=100,
         created_at_ns=now_ns,
+    )
+
+
+def _credit(credit: ladders.Credit, entity: LegalEntity, now_ns: int) -> Offer:
+    limit = parse(credit.limit, entity.currency)
+    return Offer(
+        id=credit.id,
+        legal_entity_id=entity.id,
+        name=f"{entity.name}: {credit.name}",
+        seller=entity.name,
+        source=credit.source,
+        price=limit,
+        currency=entity.currency,
+        granted=limit,
+        unit=entity.currency,
+        validity="P1M",
+        tariff_id=credit.tariff,
+        tier="medium",
+        models=(),
+        priority=offers.CREDIT_PRIORITY,
+        created_at_ns=now_ns,
+        kind="credit",
+        payer="carrier",
     )
 
 

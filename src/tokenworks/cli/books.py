@@ -25,6 +25,7 @@ _EPOCH_COLUMNS = {
 _BALANCE_COLUMNS = {
     "bucket": "bucket_id",
     "offer": "offer",
+    "kind": "kind",
     "unit": "unit",
     "granted": "granted",
     "available": "available",

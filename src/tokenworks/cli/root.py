@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import bench, books, chaos, parties, sales, supplies, system
+from tokenworks.cli import bench, books, chaos, credit, parties, sales, supplies, system
 
 _COMMANDS = {"up": system.up, "demo": system.demo, "verify": system.verify, "chaos": chaos.chaos}
 _GROUPS = {
@@ -16,6 +16,8 @@ _GROUPS = {
         "tariffs": sales.tariffs,
         "offers": sales.offers,
         "orders": sales.orders,
+        "credits": credit.credits_,
+        "payments": credit.payments,
     },
     "Books": {
         "balances": books.balances,

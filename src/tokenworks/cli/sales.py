@@ -6,11 +6,12 @@ import typer
 
 from tokenworks.cli import values
 from tokenworks.cli.command import LIMIT, Columns, LimitOption, Record, Session, command, group
+from tokenworks.cli.faults import WRONG_USE, CommandFault
 from tokenworks.cli.parties import CustomerOption, EveryCustomerOption, LegalEntityOption
 
 tariffs = group("Tariffs: prices of a million tokens by model, tier and token class.")
 offers = group("Offers: packages that customers can order.")
-orders = group("Orders: offers bought, paid on the phone bill.")
+orders = group("Orders: offers bought, paid on the phone bill or used on credit.")
 
 
 def _rates(tariff: Record) -> list[str]:
@@ -102,12 +103,23 @@ def add_offer(
     session: Session,
     offer_id: str,
     name: Annotated[str, typer.Option(help="What customers see.")],
-    price: Annotated[str, typer.Option(help="Price with tax, for example 9.9.")],
-    grant: Annotated[int, typer.Option(min=1, help="What the package holds, in its unit.")],
+    grant: Annotated[str, typer.Option(help="What the package holds, or the credit's limit a period, in its unit.")],
     tariff: Annotated[str, typer.Option(metavar="ID", help="How use draws it down.")],
+    price: Annotated[
+        str,
+        typer.Option(
+            help="Price with tax, for example 9.9; of credit, what the whole limit costs. A limit in money "
+            "is its own price."
+        ),
+    ] = "",
     currency: Annotated[str, typer.Option(help="Currency of the price.")] = "CNY",
-    unit: Annotated[str, typer.Option(help="Unit of the package: token, coin or point.")] = "token",
-    validity: Annotated[str, typer.Option(help="How long it is valid, ISO 8601.")] = "P1M",
+    unit: Annotated[str, typer.Option(help="Unit: token, coin, point, or for credit a currency.")] = "token",
+    validity: Annotated[str, typer.Option(help="How long it, or a period of credit, is valid, ISO 8601.")] = "P1M",
+    kind: Annotated[str, typer.Option(help="prepaid, or credit: a limit that is owed as it is spent.")] = "prepaid",
+    payer: Annotated[str, typer.Option(help="carrier: the phone bill; customer: by invoice, only credit.")] = "carrier",
+    priority: Annotated[
+        int | None, typer.Option(help="Lower is drawn first.", show_default="100, of credit 1000")
+    ] = None,
     tier: Annotated[str, typer.Option(help="Service tier it buys.")] = "medium",
     model: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only for these models.")] = None,
     legal_entity: LegalEntityOption = "",
@@ -117,14 +129,24 @@ def add_offer(
         "/offers",
         id=offer_id,
         name=name,
-        price=values.amount(price, currency, "--price"),
-        grant={"amount": grant, "unit": unit},
+        price=values.amount(price or _own_price(grant, kind, unit, currency), currency, "--price"),
+        grant=values.amount(grant, unit, "--grant"),
+        kind=kind,
+        payer=payer,
+        priority=priority,
         validity=validity,
         tariff=tariff,
         tier=tier,
         models=model,
         legal_entity_id=legal_entity,
     )
+
+
+def _own_price(grant: str, kind: str, unit: str, currency: str) -> str:
+    """What an offer without a price costs: a limit in money is owed as it is spent."""
+    if (kind, unit) != ("credit", currency):
+        raise CommandFault("--price: this offer has no price.", "Only a limit in money is its own price.", WRONG_USE)
+    return grant
 
 
 @command(orders, "list")
@@ -145,5 +167,5 @@ def add_order(
     customer: CustomerOption,
     offer: Annotated[str, typer.Option(metavar="ID", help="What to buy.")],
 ) -> None:
-    """Order an offer and pay it on the customer's phone bill."""
+    """Order an offer and pay it on the customer's phone bill, or begin a credit agreement."""
     session.add("/orders", customer=customer, offer=offer, payment="carrier")

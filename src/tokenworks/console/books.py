@@ -168,11 +168,13 @@ def _bill(open_period: period.Period) -> Bill:
     for purchase in open_period.purchases:
         totals[purchase.name] += purchase.total
         bought[purchase.name] += 1
+    for line in open_period.on_credit:
+        totals[f"{line.name} (used)"] += line.total
     currency = open_period.currency
     return Bill(
         period_from=clock.iso(open_period.from_ns),
         lines=tuple(
-            BillLine(name if bought[name] == 1 else f"{bought[name]} × {name}", amount(total, currency))
+            BillLine(f"{bought[name]} × {name}" if bought[name] > 1 else name, amount(total, currency))
             for name, total in totals.items()
         ),
         net=amount(open_period.net, currency),

@@ -16,6 +16,9 @@ COIN = "coin"
 POINT = "point"
 _WHOLE = frozenset({TOKEN, COIN, POINT})
 
+# Decimals of money that can be paid, where they are not two (ISO 4217).
+_PAID_DECIMALS = {"CLP": 0, "ISK": 0, "JPY": 0, "KRW": 0, "VND": 0, "BHD": 3, "JOD": 3, "KWD": 3, "OMR": 3, "TND": 3}
+
 _NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 
 Rounding = Literal["up", "half_up"]
@@ -39,6 +42,12 @@ def divide(numerator: int, denominator: int, rounding: Rounding) -> int:
     if rounding == "up":
         return -(-numerator // denominator)
     return (2 * numerator + denominator) // (2 * denominator)
+
+
+def payable(amount: int, currency: str) -> int:
+    """The part of an amount ≥ 0 that can be paid: whole fen, cents, yen. What is below stays owed and adds up."""
+    least = NANO // 10 ** _PAID_DECIMALS.get(currency, 2)
+    return amount // least * least
 
 
 def parse(text: str, unit: str) -> int:

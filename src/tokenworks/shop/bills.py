@@ -15,6 +15,7 @@ from tokenworks.core.commands import CommandCode, CommandRefused, conflict, not_
 from tokenworks.core.usage import Tokens
 from tokenworks.shop import sealed
 from tokenworks.shop.period import Movement, Period, Purchase, UsageLine, open_period
+from tokenworks.shop.period_credit import CreditLine, OwedLine
 
 Connection = AsyncConnection[TupleRow]
 
@@ -124,6 +125,16 @@ async def _insert(connection: Connection, bill: Bill) -> None:
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [(bill.id, *msgspec.structs.astuple(movement)) for movement in period.balances],
         )
+        await cursor.executemany(
+            """INSERT INTO bill_credit (bill_id, ordinal, order_id, offer_id, name, bucket_id, unit, used,
+                   tax_basis_points, net, tax, total)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            [(bill.id, place, *msgspec.structs.astuple(line)) for place, line in enumerate(period.on_credit, 1)],
+        )
+        await cursor.executemany(
+            "INSERT INTO bill_owed (bill_id, order_id, opening, used, paid, closing) VALUES (%s, %s, %s, %s, %s, %s)",
+            [(bill.id, *msgspec.structs.astuple(line)) for line in period.owed],
+        )
 
 
 async def _find(connection: Connection, bill_ids: list[str]) -> list[Bill]:
@@ -138,6 +149,8 @@ async def _find(connection: Connection, bill_ids: list[str]) -> list[Bill]:
     lines = await _lines(connection, _LINES, bill_ids)
     usage = await _lines(connection, _USAGE, bill_ids)
     balances = await _lines(connection, _BALANCES, bill_ids)
+    on_credit = await _lines(connection, _CREDITS, bill_ids)
+    owed = await _lines(connection, _OWED, bill_ids)
     return [
         Bill(
             row[0],
@@ -155,6 +168,8 @@ async def _find(connection: Connection, bill_ids: list[str]) -> list[Bill]:
                 purchases=tuple(_purchase(line) for line in lines[row[0]]),
                 usage=tuple(_usage(line) for line in usage[row[0]]),
                 balances=tuple(_movement(line) for line in balances[row[0]]),
+                on_credit=tuple(_credit(line) for line in on_credit[row[0]]),
+                owed=tuple(_owed(line) for line in owed[row[0]]),
             ),
         )
         for row in heads
@@ -169,6 +184,11 @@ _USAGE = """SELECT bill_id, bucket_id, model, tariff, records, tokens_input, tok
     FROM bill_usage WHERE bill_id = ANY(%s) ORDER BY bill_id, ordinal"""
 _BALANCES = """SELECT bill_id, bucket_id, unit, valid_to_ns, opening, granted, spent, expired, closing
     FROM bill_balance WHERE bill_id = ANY(%s) ORDER BY bill_id, bucket_id"""
+
+_CREDITS = """SELECT bill_id, order_id, offer_id, name, bucket_id, unit, used, tax_basis_points, net, tax, total
+    FROM bill_credit WHERE bill_id = ANY(%s) ORDER BY bill_id, ordinal"""
+_OWED = """SELECT bill_id, order_id, opening, used, paid, closing
+    FROM bill_owed WHERE bill_id = ANY(%s) ORDER BY bill_id, order_id"""
 
 
 async def _lines(connection: Connection, query: LiteralString, bill_ids: list[str]) -> dict[str, list[TupleRow]]:
@@ -220,3 +240,23 @@ def _movement(row: TupleRow) -> Movement:
         expired=expired,
         closing=closing,
     )
+
+
+def _credit(row: TupleRow) -> CreditLine:
+    return CreditLine(
+        order_id=row[0],
+        offer_id=row[1],
+        name=row[2],
+        bucket_id=row[3],
+        unit=row[4],
+        used=int(row[5]),
+        tax_basis_points=row[6],
+        net=int(row[7]),
+        tax=int(row[8]),
+        total=int(row[9]),
+    )
+
+
+def _owed(row: TupleRow) -> OwedLine:
+    opening, used, paid, closing = (int(amount) for amount in row[1:])
+    return OwedLine(order_id=row[0], opening=opening, used=used, paid=paid, closing=closing)

@@ -13,7 +13,8 @@ State = Literal["accepted", "completed", "failed"]
 
 _SELECT = """SELECT o.id, o.customer_id, o.billing_account_id, o.legal_entity_id, o.offer_id, o.phone, o.price, o.net,
         o.tax, o.tax_basis_points, o.currency, o.state, o.bucket_id, coalesce(f.code, ''), coalesce(f.message, ''),
-        o.placed_at_ns, o.charged_since_ns, coalesce(p.paid_at_ns, f.failed_at_ns),
+        o.placed_at_ns, o.charged_since_ns, coalesce(p.paid_at_ns, f.failed_at_ns,
+            CASE o.state WHEN 'completed' THEN o.placed_at_ns END),
         p.method, p.payer, p.reference, p.amount, p.currency, p.paid_at_ns
     FROM customer_order o LEFT JOIN payment p ON p.order_id = o.id
     LEFT JOIN order_failure f ON f.order_id = o.id AND o.state = 'failed'"""
@@ -33,7 +34,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One order at the price and tax it was placed at.
 
-    `accepted`: written down, payment unknown. `completed`: paid, and the bucket is there. `failed`: not charged.
+    `accepted`: written down, payment unknown. `completed`: paid, and the bucket is there. `failed`: not charged. An
+    order of a credit offer is completed without a payment: it is the agreement then, and `bucket_id` its first period.
     `charged_since_ns` is when the carrier was last about to be asked to charge.
     """
 
@@ -125,6 +127,11 @@ async def complete(connection: Connection, order_id: str, payment: Payment, buck
            VALUES (%(order_id)s, %(method)s, %(payer)s, %(reference)s, %(amount)s, %(currency)s, %(paid_at_ns)s)""",
         msgspec.structs.asdict(payment) | {"order_id": order_id},
     )
+    await agree(connection, order_id, bucket_id)
+
+
+async def agree(connection: Connection, order_id: str, bucket_id: str) -> None:
+    """Close an order that nothing is paid for yet: it is a credit agreement from now on."""
     await connection.execute(
         "UPDATE customer_order SET state = 'completed', bucket_id = %s WHERE id = %s", (bucket_id, order_id)
     )

@@ -2,7 +2,8 @@
 
 The order is written down first, then the carrier is asked to charge under the order's id, then payment, bucket and
 posting come into being in one transaction. Between the last two steps we may fail; the order then stays `accepted`
-and `complete_paid` asks the carrier what happened. There is no stored state "paid": whoever has paid has the bucket.
+and `complete_paid` asks the carrier what happened. There is no stored state "paid": whoever has paid has the bucket. An
+order of a credit offer asks nobody for money: it becomes a credit agreement in the transaction that writes it down.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
-from tokenworks.shop import offers, order_rows, parties, sealed
+from tokenworks.shop import agreements, offers, order_rows, parties, sealed
 from tokenworks.shop.carrier import Carrier, CarrierUnavailable, Charge, Declined, Paid
 from tokenworks.shop.order_rows import Connection, Order, Payment
 
@@ -34,7 +35,7 @@ class OrderDesk:
     wall_ns: Callable[[], int]
 
     async def place(self, customer_id: str, offer_id: str, order_id: str = "") -> Order:
-        """Buy an offer on the phone bill; gives the order completed or failed.
+        """Buy an offer on the phone bill, or on credit; gives the order completed or failed.
 
         Placing an order again under its id gives the same order, and goes on with it if it was left unfinished.
         """
@@ -72,7 +73,8 @@ class OrderDesk:
             order = await order_rows.find(connection, order_id)
             if order is None:
                 fresh = await self._fresh(connection, order_id, customer_id, offer_id, now_ns)
-                return await order_rows.insert(connection, fresh)
+                order = await order_rows.insert(connection, fresh)
+                return await agreements.begun(connection, order, now_ns)
             order_rows.check_same(order, customer_id, offer_id)
             await order_rows.charge_again(connection, order_id, now_ns)
             return await order_rows.get(connection, order_id)

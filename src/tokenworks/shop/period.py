@@ -3,7 +3,8 @@
 An open period is read in one snapshot of the database. The heads of all seal streams in that snapshot are its cut:
 sequence numbers grow in the order of commits, so whatever is at or below the cut was seen, and whatever comes later is
 above it. The next period begins where the cut ends; nothing is covered twice or left out, however late it arrives.
-The tables of ledger and meter are only read here.
+The tables of ledger and meter are only read here. What use on credit comes to, and what is owed for it, is
+`period_credit`.
 """
 
 from collections import Counter
@@ -16,8 +17,9 @@ from tokenworks.base.database import Pool
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import balance
 from tokenworks.ledger.balance import BucketBalance
-from tokenworks.shop import parties
+from tokenworks.shop import parties, period_credit
 from tokenworks.shop.parties import Customer
+from tokenworks.shop.period_credit import BooksDiffer, CreditLine, OwedLine, Shown
 
 Connection = AsyncConnection[TupleRow]
 
@@ -39,7 +41,7 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model took from one bucket under one tariff version. Paid for when the bucket was bought."""
+    """What one model took from one bucket under one tariff version; of a credit bucket its price is a `CreditLine`."""
 
     bucket_id: str
     model: str
@@ -78,24 +80,23 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
     usage: tuple[UsageLine, ...]
     balances: tuple[Movement, ...]
 
+    on_credit: tuple[CreditLine, ...] = ()
+    owed: tuple[OwedLine, ...] = ()
+
     @property
     def net(self) -> int:
-        """Of all purchases."""
-        return sum(purchase.net for purchase in self.purchases)
+        """Of all purchases and of all use on credit."""
+        return sum(line.net for line in (*self.purchases, *self.on_credit))
 
     @property
     def tax(self) -> int:
-        """Of all purchases."""
-        return sum(purchase.tax for purchase in self.purchases)
+        """Of all purchases and of all use on credit."""
+        return sum(line.tax for line in (*self.purchases, *self.on_credit))
 
     @property
     def total(self) -> int:
-        """Of all purchases, tax included: exactly what was paid."""
-        return sum(purchase.total for purchase in self.purchases)
-
-
-class BooksDiffer(Exception):
-    """The charges of a period do not add up to what its buckets have lost: a broken invariant."""
+        """Of all purchases and of all use on credit, tax included: exactly what was paid or is owed for the period."""
+        return sum(line.total for line in (*self.purchases, *self.on_credit))
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -104,14 +105,6 @@ class _Last(msgspec.Struct, frozen=True):
     ordinal: int
     to_ns: int
     cut: dict[str, int]
-
-
-class _Before(msgspec.Struct, frozen=True):
-    """What earlier bills have shown of a bucket."""
-
-    granted: int = 0
-    spent: int = 0
-    expired: int = 0
 
 
 async def open_period(pool: Pool, customer_id: str, now_ns: int) -> Period:
@@ -127,8 +120,11 @@ async def read(connection: Connection, customer_id: str, now_ns: int) -> Period:
     entity = await parties.legal_entity(connection, customer.legal_entity_id)
     last = await _last(connection, customer)
     usage = await _usage(connection, customer.billing_account_id, last.cut)
-    balances = await _balances(connection, customer.billing_account_id)
+    before = await _before(connection, customer.billing_account_id)
+    wallet = await balance.wallet(connection, customer.billing_account_id)
+    balances = _balances(wallet, before)
     _check(usage, balances)
+    on_credit = await period_credit.lines(connection, wallet, before)
     return Period(
         customer_id=customer.id,
         legal_entity_id=entity.id,
@@ -141,6 +137,8 @@ async def read(connection: Connection, customer_id: str, now_ns: int) -> Period:
         purchases=await _purchases(connection, customer.billing_account_id, last.cut),
         usage=usage,
         balances=balances,
+        on_credit=on_credit,
+        owed=await period_credit.owed(connection, customer.billing_account_id, on_credit, last.cut),
     )
 
 
@@ -163,7 +161,8 @@ async def _purchases(connection: Connection, billing_account_id: str, after: dic
         """SELECT b.order_id, b.offer_id, f.name, b.id, b.granted, b.unit, o.tax_basis_points, b.net, b.tax,
                b.sold_at_ns
            FROM bucket b JOIN customer_order o ON o.id = b.order_id JOIN offer f ON f.id = b.offer_id
-           WHERE b.billing_account_id = %(account)s AND b.seq > coalesce((%(after)s::jsonb ->> b.stream)::bigint, 0)
+           WHERE b.billing_account_id = %(account)s AND b.kind = 'prepaid'
+             AND b.seq > coalesce((%(after)s::jsonb ->> b.stream)::bigint, 0)
            ORDER BY b.sold_at_ns, b.id""",
         {"account": billing_account_id, "after": msgspec.json.encode(after).decode()},
     )
@@ -210,24 +209,22 @@ async def _usage(connection: Connection, billing_account_id: str, after: dict[st
     )
 
 
-async def _balances(connection: Connection, billing_account_id: str) -> tuple[Movement, ...]:
-    before = await _before(connection, billing_account_id)
-    wallet = await balance.wallet(connection, billing_account_id)
-    moved = (_movement(bucket, before.get(bucket.bucket.id, _Before())) for bucket in wallet)
+def _balances(wallet: list[BucketBalance], before: dict[str, Shown]) -> tuple[Movement, ...]:
+    moved = (_movement(bucket, before.get(bucket.bucket.id, Shown())) for bucket in wallet)
     return tuple(movement for movement in moved if movement.opening or movement.granted)
 
 
-async def _before(connection: Connection, billing_account_id: str) -> dict[str, _Before]:
+async def _before(connection: Connection, billing_account_id: str) -> dict[str, Shown]:
     cursor = await connection.execute(
         """SELECT l.bucket_id, sum(l.granted), sum(l.spent), sum(l.expired)
            FROM bill b JOIN bill_balance l ON l.bill_id = b.id
            WHERE b.billing_account_id = %s GROUP BY l.bucket_id""",
         (billing_account_id,),
     )
-    return {row[0]: _Before(*(int(amount) for amount in row[1:])) for row in await cursor.fetchall()}
+    return {row[0]: Shown(*(int(amount) for amount in row[1:])) for row in await cursor.fetchall()}
 
 
-def _movement(bucket: BucketBalance, before: _Before) -> Movement:
+def _movement(bucket: BucketBalance, before: Shown) -> Movement:
     return Movement(
         bucket_id=bucket.bucket.id,
         unit=bucket.bucket.unit,

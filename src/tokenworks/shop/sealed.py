@@ -34,7 +34,7 @@ SEALED = (
         "offer",
         (
             *("id", "legal_entity_id", "name", "seller", "source", "price", "currency", "granted", "unit", "validity"),
-            *("tariff_id", "tier", "models", "priority", "created_at_ns"),
+            *("tariff_id", "tier", "models", "priority", "created_at_ns", "kind", "payer"),
         ),
         ("id",),
     ),
@@ -51,6 +51,22 @@ SEALED = (
         "payment",
         ("order_id", "method", "payer", "reference", "amount", "currency", "paid_at_ns"),
         ("order_id",),
+    ),
+    SealedTable("credit_end", ("order_id", "ended_at_ns"), ("order_id",)),
+    SealedTable(
+        "collection",
+        ("id", "order_id", "bucket_id", "phone", "amount", "currency", "description", "placed_at_ns"),
+        ("id",),
+    ),
+    SealedTable(
+        "collection_outcome",
+        ("collection_id", "collected", "payer", "reference", "code", "message", "at_ns"),
+        ("collection_id",),
+    ),
+    SealedTable(
+        "payment_received",
+        ("id", "legal_entity_id", "payer", "amount", "currency", "reference", "received_at_ns"),
+        ("id",),
     ),
     SealedTable(
         "bill",
@@ -81,6 +97,15 @@ SEALED = (
         ("bill_id", "bucket_id", "unit", "valid_to_ns", "opening", "granted", "spent", "expired", "closing"),
         ("bill_id", "bucket_id"),
     ),
+    SealedTable(
+        "bill_credit",
+        (
+            *("bill_id", "ordinal", "order_id", "offer_id", "name", "bucket_id", "unit", "used", "tax_basis_points"),
+            *("net", "tax", "total"),
+        ),
+        ("bill_id", "ordinal"),
+    ),
+    SealedTable("bill_owed", ("bill_id", "order_id", "opening", "used", "paid", "closing"), ("bill_id", "order_id")),
 )
 
 

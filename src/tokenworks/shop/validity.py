@@ -24,9 +24,12 @@ def check(duration: str) -> str:
     return duration
 
 
-def end_ns(from_ns: int, duration: str, timezone: str) -> int:
-    """When what begins at `from_ns` stops being valid: the first moment at which it no longer is."""
-    years, months, weeks, days = _parts(duration)
+def end_ns(from_ns: int, duration: str, timezone: str, times: int = 1) -> int:
+    """When what begins at `from_ns` stops being valid: the first moment at which it no longer is.
+
+    `times` counts periods of that length from the same beginning: two months after 31 January is 31 March, not 28.
+    """
+    years, months, weeks, days = (times * part for part in _parts(duration))
     whole_s, rest_ns = divmod(from_ns, clock.SECOND)
     local = (_EPOCH + timedelta(seconds=whole_s)).astimezone(ZoneInfo(timezone))
     months += 12 * years + local.month - 1

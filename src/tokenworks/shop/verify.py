@@ -1,15 +1,17 @@
 """Checks of the shop's invariants, read-only.
 
-Parties, keys and usage name the same account; orders, payments and buckets agree; bills add up and join.
+Parties, keys and usage name the same account; orders, payments and buckets agree; bills add up and join. Those about
+credit are in `verify_credit`.
 """
 
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.verify import Check, Query, run
+from tokenworks.shop import verify_credit
 
 
 async def checks(connection: Connection) -> list[Check]:
     """All invariants of the shop; the connection is in one REPEATABLE READ transaction."""
-    return await run(connection, QUERIES)
+    return await run(connection, QUERIES + verify_credit.QUERIES)
 
 
 QUERIES = (
@@ -31,6 +33,12 @@ QUERIES = (
                OR (k.revoked_at_ns IS NOT NULL) <> (k.state = 'revoked')""",
     ),
     Query(
+        "offers and orders are of one seller",
+        "SELECT count(*) FROM customer_order",
+        """SELECT 'order ' || o.id FROM customer_order o LEFT JOIN offer f ON f.id = o.offer_id
+           WHERE f.legal_entity_id IS DISTINCT FROM o.legal_entity_id""",
+    ),
+    Query(
         "usage is of its key's account and seller",
         "SELECT (SELECT count(*) FROM usage_record) + (SELECT count(*) FROM usage_opening)",
         """SELECT 'request ' || r.request_id FROM (
@@ -45,21 +53,23 @@ QUERIES = (
         "orders are in the state that their payment or failure says",
         "SELECT count(*) FROM customer_order",
         """SELECT 'order ' || o.id FROM customer_order o
+           LEFT JOIN offer s ON s.id = o.offer_id
            LEFT JOIN payment p ON p.order_id = o.id LEFT JOIN order_failure f ON f.order_id = o.id
-           WHERE o.state <> CASE WHEN p.order_id IS NOT NULL THEN 'completed' WHEN f.order_id IS NOT NULL THEN 'failed'
-                   ELSE 'accepted' END
-               OR (o.bucket_id IS NOT NULL) <> (p.order_id IS NOT NULL)""",
+           WHERE o.state IS DISTINCT FROM CASE WHEN s.kind = 'credit' OR p.order_id IS NOT NULL THEN 'completed'
+                   WHEN f.order_id IS NOT NULL THEN 'failed' ELSE 'accepted' END
+               OR (o.bucket_id IS NOT NULL) <> (o.state = 'completed')
+               OR (s.kind = 'credit' AND (p.order_id IS NOT NULL OR f.order_id IS NOT NULL))""",
     ),
     Query(
         "completed orders have their payment and bucket",
         "SELECT count(*) FROM customer_order WHERE state = 'completed'",
         """SELECT 'order ' || o.id FROM customer_order o
+           LEFT JOIN offer s ON s.id = o.offer_id
            LEFT JOIN payment p ON p.order_id = o.id LEFT JOIN bucket b ON b.id = o.bucket_id
            WHERE o.state = 'completed' AND (
-               (p.amount, p.currency) IS DISTINCT FROM (o.price, o.currency)
-               OR (b.order_id, b.billing_account_id, b.legal_entity_id, b.offer_id, b.net, b.tax, b.currency, b.payer)
-                   IS DISTINCT FROM (o.id, o.billing_account_id, o.legal_entity_id, o.offer_id, o.net, o.tax,
-                       o.currency, p.payer))""",
+               (s.kind = 'prepaid' AND (p.amount, p.currency) IS DISTINCT FROM (o.price, o.currency))
+               OR b.order_id IS DISTINCT FROM o.id
+               OR (s.kind = 'prepaid' AND b.payer IS DISTINCT FROM p.payer))""",
     ),
     Query(
         "payments and buckets belong to completed orders",
@@ -67,14 +77,22 @@ QUERIES = (
         """SELECT 'payment of order ' || p.order_id FROM payment p LEFT JOIN customer_order o ON o.id = p.order_id
            WHERE o.state IS DISTINCT FROM 'completed'
            UNION ALL
-           SELECT 'bucket ' || b.id FROM bucket b LEFT JOIN customer_order o ON o.id = b.order_id
-           WHERE (o.state, o.bucket_id) IS DISTINCT FROM ('completed', b.id)""",
+           SELECT 'bucket ' || b.id FROM bucket b
+           LEFT JOIN customer_order o ON o.id = b.order_id LEFT JOIN offer s ON s.id = o.offer_id
+           WHERE o.state IS DISTINCT FROM 'completed'
+               OR (b.billing_account_id, b.legal_entity_id, b.offer_id, b.net, b.tax, b.currency, b.kind)
+                   IS DISTINCT FROM
+                   (o.billing_account_id, o.legal_entity_id, o.offer_id, o.net, o.tax, o.currency, s.kind)
+               OR (b.kind = 'prepaid' AND o.bucket_id IS DISTINCT FROM b.id)
+               OR (b.kind = 'credit' AND b.payer <> 'credit/' || o.id)""",
     ),
     Query(
         "a bill is the sum of its lines",
         "SELECT count(*) FROM bill",
         """SELECT 'bill ' || b.id FROM bill b LEFT JOIN (
-               SELECT bill_id, sum(net) AS net, sum(tax) AS tax, sum(total) AS total FROM bill_line GROUP BY bill_id) l
+               SELECT bill_id, sum(net) AS net, sum(tax) AS tax, sum(total) AS total FROM (
+                   SELECT bill_id, net, tax, total FROM bill_line
+                   UNION ALL SELECT bill_id, net, tax, total FROM bill_credit) x GROUP BY bill_id) l
                ON l.bill_id = b.id
            WHERE (b.net, b.tax, b.total) IS DISTINCT FROM
                (coalesce(l.net, 0), coalesce(l.tax, 0), coalesce(l.total, 0))""",

@@ -106,6 +106,7 @@ CREATE TABLE bucket (
 );
 CREATE INDEX bucket_sealed ON bucket (stream, seq);
 CREATE INDEX bucket_billing_account ON bucket (billing_account_id, valid_to_ns);
+CREATE INDEX bucket_order ON bucket (order_id);
 CREATE INDEX bucket_valid_to ON bucket (valid_to_ns);
 """
 

@@ -186,6 +186,8 @@ CREATE TABLE offer (
     models text[] NOT NULL,
     priority integer NOT NULL,
     created_at_ns bigint NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('prepaid', 'credit')),
+    payer text NOT NULL CHECK (payer = 'carrier' OR (payer = 'customer' AND kind = 'credit')),
     {SEALED_COLUMNS}
 );
 CREATE INDEX offer_sealed ON offer (stream, seq);
