@@ -24,6 +24,12 @@ RATE_COLUMNS = """
     reasoning numeric(40, 0) NOT NULL CHECK (reasoning >= 0)
 """
 
+# A key or an order of one legal entity for a customer of another cannot even be written down.
+OF_ITS_CUSTOMER = """
+    FOREIGN KEY (customer_id, legal_entity_id) REFERENCES customer (id, legal_entity_id),
+    FOREIGN KEY (billing_account_id, customer_id) REFERENCES billing_account (id, customer_id)
+"""
+
 FINAL = (
     *("legal_entity", "customer", "purchase_tariff", "tariff", "tariff_rate", "offer", "order_failure", "payment"),
     *("bill", "bill_line", "bill_usage", "bill_balance"),
@@ -65,14 +71,16 @@ CREATE TABLE customer (
     name text NOT NULL,
     phone text NOT NULL,
     created_at_ns bigint NOT NULL,
-    {SEALED_COLUMNS}
+    {SEALED_COLUMNS},
+    UNIQUE (id, legal_entity_id)
 );
 CREATE INDEX customer_sealed ON customer (stream, seq);
 CREATE TABLE billing_account (
     id text COLLATE "C" PRIMARY KEY,
     customer_id text COLLATE "C" NOT NULL UNIQUE REFERENCES customer,
     state text NOT NULL CHECK (state IN ('active', 'suspended')),
-    {SEALED_COLUMNS}
+    {SEALED_COLUMNS},
+    UNIQUE (id, customer_id)
 );
 CREATE INDEX billing_account_sealed ON billing_account (stream, seq);
 """
@@ -82,14 +90,15 @@ CREATE TABLE access_key (
     id text COLLATE "C" PRIMARY KEY,
     name text NOT NULL,
     hint text NOT NULL,
-    legal_entity_id text COLLATE "C" NOT NULL REFERENCES legal_entity,
-    customer_id text COLLATE "C" NOT NULL REFERENCES customer,
-    billing_account_id text COLLATE "C" NOT NULL REFERENCES billing_account,
+    legal_entity_id text COLLATE "C" NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    billing_account_id text COLLATE "C" NOT NULL,
     state text NOT NULL CHECK (state IN ('active', 'suspended', 'revoked')),
     digest bytea NOT NULL UNIQUE CHECK (length(digest) = 32),
     created_at_ns bigint NOT NULL,
     revoked_at_ns bigint CHECK ((revoked_at_ns IS NOT NULL) = (state = 'revoked')),
-    {SEALED_COLUMNS}
+    {SEALED_COLUMNS},
+    {OF_ITS_CUSTOMER}
 );
 CREATE INDEX access_key_sealed ON access_key (stream, seq);
 CREATE INDEX access_key_customer ON access_key (customer_id, id);
@@ -188,7 +197,8 @@ CREATE TABLE offer (
     created_at_ns bigint NOT NULL,
     kind text NOT NULL CHECK (kind IN ('prepaid', 'credit')),
     payer text NOT NULL CHECK (payer = 'carrier' OR (payer = 'customer' AND kind = 'credit')),
-    {SEALED_COLUMNS}
+    {SEALED_COLUMNS},
+    UNIQUE (id, legal_entity_id)
 );
 CREATE INDEX offer_sealed ON offer (stream, seq);
 """
@@ -196,10 +206,10 @@ CREATE INDEX offer_sealed ON offer (stream, seq);
 ORDERS = f"""
 CREATE TABLE customer_order (
     id text COLLATE "C" PRIMARY KEY,
-    customer_id text COLLATE "C" NOT NULL REFERENCES customer,
-    billing_account_id text COLLATE "C" NOT NULL REFERENCES billing_account,
-    legal_entity_id text COLLATE "C" NOT NULL REFERENCES legal_entity,
-    offer_id text COLLATE "C" NOT NULL REFERENCES offer,
+    customer_id text COLLATE "C" NOT NULL,
+    billing_account_id text COLLATE "C" NOT NULL,
+    legal_entity_id text COLLATE "C" NOT NULL,
+    offer_id text COLLATE "C" NOT NULL,
     phone text NOT NULL,
     price numeric(40, 0) NOT NULL CHECK (price > 0),
     net numeric(40, 0) NOT NULL CHECK (net >= 0),
@@ -211,6 +221,8 @@ CREATE TABLE customer_order (
     placed_at_ns bigint NOT NULL,
     charged_since_ns bigint NOT NULL CHECK (charged_since_ns >= placed_at_ns),
     {SEALED_COLUMNS},
+    {OF_ITS_CUSTOMER},
+    FOREIGN KEY (offer_id, legal_entity_id) REFERENCES offer (id, legal_entity_id),
     CHECK (net + tax = price),
     CHECK ((bucket_id IS NOT NULL) = (state = 'completed'))
 );
