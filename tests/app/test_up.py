@@ -97,7 +97,7 @@ def alive(pid: int) -> bool:
     """A process that ended and was not collected by its new parent yet counts as gone."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 

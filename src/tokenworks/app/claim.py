@@ -61,6 +61,14 @@ def secret(data: Path, name: str) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
+def gateway_name(data: Path) -> str:
+    """What this machine's workers are called if no setting says so; made at the first call, the same ever after."""
+    file = data / "gateway-name"
+    if not file.exists():
+        _replace(file, f"gw-{ids.new('')[-6:]}\n")
+    return file.read_text(encoding="utf-8").strip()
+
+
 def announce(data: Path, running: Running) -> None:
     """Write `<data>/run/up.json` in one step."""
     (data / "run").mkdir(mode=0o700, exist_ok=True)

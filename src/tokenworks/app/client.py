@@ -31,7 +31,8 @@ class Address(msgspec.Struct, frozen=True):
 def address(settings: Settings, url: str = "", token: str = "") -> Address:
     """What was given, else the system running on the data folder, else where the settings say it would be."""
     running = None if url else claim.running_on(settings.data)
-    found = url or (running.addresses["office"] if running else ports.url_of(settings.host, settings.office_port))
+    office = running.addresses.get("office") if running else None
+    found = url or office or ports.url_of(settings.host, settings.office_port)
     return Address(found.rstrip("/"), token or settings.admin_token or _kept_token(settings.data))
 
 

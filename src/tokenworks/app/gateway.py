@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--index", type=int, required=True, help="number of this worker")
     given = parser.parse_args()
     settings = config.load()
-    log.set_up(settings, f"gw-{given.index}")
+    log.set_up(settings, worker.worker_name(settings, given.index))
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, given.index, lambda: _tell(given.ready_fd)))

@@ -66,7 +66,7 @@ def main() -> int:
 
 async def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     pool = await database.open_pool(settings.database_url, min_size=2, max_size=_POOL_MAX)
-    connection = await bus.connect(settings.nats_url, settings.nats_token, "office", timeout_ms=settings.bus_timeout_ms)
+    connection = await bus.connect_as(settings, "office")
     try:
         await _Office(settings, pool, connection).serve(listener, ready)
     finally:

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import socket
 
+from tokenworks.base import hosts
 from tokenworks.base.processes import StartFault
 
 _BACKLOG = 4096
@@ -15,22 +16,24 @@ _TRIES = 10
 _PAUSE_S = 0.1
 
 
-async def listen(host: str, port: int, variable: str) -> socket.socket:
-    """A listening socket; `variable` is the setting to name when the port is taken. Port 0 gives a free one."""
+async def listen(host: str, port: int, variable: str, host_variable: str = "TOKENWORKS_HOST") -> socket.socket:
+    """A listening socket; the variables are the settings to name when it cannot be had. Port 0 gives a free one."""
     for attempt in range(1, _TRIES + 1):
         try:
             return _bind(host, port)
         except OSError as fault:
             # A system that was killed a moment ago may still be letting go of the port.
             if fault.errno != errno.EADDRINUSE or attempt == _TRIES:
-                raise StartFault(_sentence(fault, host, port, variable)) from fault
+                raise StartFault(_sentence(fault, host, port, variable, host_variable)) from fault
         await asyncio.sleep(_PAUSE_S)
     raise AssertionError("the last try returns or raises")
 
 
-async def free_port(port: int, variable: str) -> int:
-    """The port on loopback if it is free, any free one for 0. For servers that open their port themselves."""
-    with await listen("127.0.0.1", port, variable) as probe:
+async def free_port(
+    port: int, variable: str, host: str = hosts.LOOPBACK, host_variable: str = "TOKENWORKS_HOST"
+) -> int:
+    """The port on an address if it is free, any free one for 0. For servers that open their port themselves."""
+    with await listen(host, port, variable, host_variable) as probe:
         return port_of(probe)
 
 
@@ -41,8 +44,7 @@ def port_of(listener: socket.socket) -> int:
 
 def url_of(host: str, port: int) -> str:
     """What is given to whoever is on this machine to reach a socket that listens there."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - this is what such a host is replaced by
-    return f"http://{f'[{here}]' if ':' in here else here}:{port}"
+    return hosts.url("http", host, port)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -59,15 +61,15 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _sentence(fault: OSError, host: str, port: int, variable: str) -> str:
+def _sentence(fault: OSError, host: str, port: int, variable: str, host_variable: str) -> str:
     if isinstance(fault, socket.gaierror):
-        return f"TOKENWORKS_HOST: there is no address for {host!r}"
+        return f"{host_variable}: there is no address for {host!r}"
     if fault.errno == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is in use; stop what uses it or set {variable} to another port (0 takes a free one)"
         )
     if fault.errno == errno.EADDRNOTAVAIL:
-        return f"TOKENWORKS_HOST: this machine does not have the address {host!r}"
+        return f"{host_variable}: this machine does not have the address {host!r}"
     if fault.errno == errno.EACCES:
         return f"no permission to listen on port {port}; set {variable} to a port above 1023"
     return f"cannot listen on {host} port {port}: {fault.strerror}"

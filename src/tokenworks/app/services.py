@@ -11,10 +11,15 @@ from msgspec.structs import replace
 
 from tokenworks.app import claim, ports
 from tokenworks.app.children import Child, all_of
+from tokenworks.base import hosts, log
 from tokenworks.base.config import Settings
 from tokenworks.base.nats_server import NatsServer
 from tokenworks.base.postgres import Postgres
 from tokenworks.base.processes import Service
+
+_OF_THIS_MACHINE = frozenset({hosts.LOOPBACK, "::1", "localhost"})
+
+_log = log.get(__name__)
 
 
 @asynccontextmanager
@@ -46,7 +51,16 @@ async def with_bus(settings: Settings) -> tuple[Settings, list[Service]]:
     """The settings with the bus's URL and token, and the server to start, if one is needed."""
     if settings.nats_url:
         return settings, []
-    port = await ports.free_port(settings.nats_port, "TOKENWORKS_NATS_PORT")
+    port = await ports.free_port(settings.nats_port, "TOKENWORKS_NATS_PORT", settings.nats_host, "TOKENWORKS_NATS_HOST")
     token = settings.nats_token or claim.secret(settings.data, "nats-token")
-    nats = NatsServer(settings.data, port=port, token=token)
+    nats = NatsServer(
+        settings.data,
+        port=port,
+        token=token,
+        host=settings.nats_host,
+        certificate=settings.nats_cert_file,
+        key=settings.nats_key_file,
+    )
+    if not settings.nats_cert_file and settings.nats_host not in _OF_THIS_MACHINE:
+        _log.warning("NATS is open to other machines without TLS", extra={"host": settings.nats_host})
     return replace(settings, nats_port=port, nats_token=token, nats_url=nats.url), [nats]

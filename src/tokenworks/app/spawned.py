@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tokenworks.app import claim
-from tokenworks.base import clock, config, processes
+from tokenworks.base import clock, config, hosts, processes
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import Program, StartFault
 
@@ -45,6 +45,10 @@ def throwaway(data: Path, given: Settings) -> Settings:
         database_url="",
         nats_url="",
         nats_token="",
+        nats_host=hosts.LOOPBACK,
+        nats_cert_file="",
+        nats_key_file="",
+        gateway_name="",
         admin_token="",
         engine_api_key="",
         carrier_url="",

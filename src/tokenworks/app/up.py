@@ -8,9 +8,10 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -38,14 +39,21 @@ class Modules(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = "tokenworks.app.gateway"
 
 
-_MODULES = Modules()
+MODULES = Modules()
 
 
-def up(settings: Settings, on_ready: Callable[[Running], None], modules: Modules = _MODULES) -> int:
+def up(settings: Settings, on_ready: Callable[[Running], None], modules: Modules = MODULES) -> int:
     """Run until Ctrl-C or SIGTERM; gives the exit code. `on_ready` is called once, when everything answers."""
-    log.set_up(settings, "up")
+    return in_foreground("up", settings, system(settings, modules), on_ready)
+
+
+def in_foreground(
+    name: str, settings: Settings, system: AbstractAsyncContextManager[Running], on_ready: Callable[[Running], None]
+) -> int:
+    """Run what this context runs until Ctrl-C or SIGTERM; gives the exit code, and says in one sentence what failed."""
+    log.set_up(settings, name)
     try:
-        asyncio.run(_until_asked_to_stop(settings, on_ready, modules))
+        asyncio.run(_until_asked_to_stop(system, on_ready))
     except FAULTS as fault:
         sys.stderr.write(f"tokenworks: {sentence(fault)}\n")
         return 1
@@ -53,14 +61,14 @@ def up(settings: Settings, on_ready: Callable[[Running], None], modules: Modules
 
 
 @asynccontextmanager
-async def system(settings: Settings, modules: Modules = _MODULES) -> AsyncGenerator[Running]:
+async def system(settings: Settings, modules: Modules = MODULES) -> AsyncGenerator[Running]:
     """A running system; stopped in good order when the context ends: workers, office, engine, bus, database."""
     async with AsyncExitStack() as stack:
         stack.enter_context(claim.claimed(settings.data))
         claim.withdraw(settings.data)
         plan = await _plan(settings, modules, stack)
         for group in plan.groups:
-            stack.push_async_callback(_stop, group)
+            stack.push_async_callback(stop, group)
         await plan.start()
         plan.announce()
         stack.callback(claim.withdraw, settings.data)
@@ -101,7 +109,7 @@ class _Plan:
 
     async def _start_serving(self) -> None:
         await all_of(child.start() for child in self.ground)
-        await all_of([_check_bus(self.settings), _migrate(self.settings)])
+        await all_of([check_bus(self.settings), _migrate(self.settings)])
         await all_of(child.start() for group in self.serving for child in group)
 
     def announce(self) -> None:
@@ -130,6 +138,7 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
     settings, more = await services.with_bus(settings)
     settings = replace(
         settings,
+        gateway_name=settings.gateway_name or claim.gateway_name(settings.data),
         gateway_port=ports.port_of(gateway),
         office_port=ports.port_of(office),
         admin_token=settings.admin_token or claim.secret(settings.data, "admin-token"),
@@ -149,12 +158,19 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
     if settings.embedded_engine:
         plan.engines = [Child(PythonChild("engine", modules.engine, settings), settings, plan.announce)]
     desk = PythonChild("office", modules.office, settings, listen_fd=office.fileno())
-    workers = [
-        PythonChild(f"worker-{index}", modules.gateway, settings, listen_fd=gateway.fileno(), index=index)
+    plan.serving = [
+        [Child(desk, settings, plan.announce)],
+        [Child(each, settings, plan.announce) for each in workers(settings, gateway, modules)],
+    ]
+    return plan
+
+
+def workers(settings: Settings, listener: socket.socket, modules: Modules) -> list[PythonChild]:
+    """The gateway workers of this machine, on one listening socket."""
+    return [
+        PythonChild(f"worker-{index}", modules.gateway, settings, listen_fd=listener.fileno(), index=index)
         for index in range(settings.workers)
     ]
-    plan.serving = [[Child(desk, settings, plan.announce)], [Child(each, settings, plan.announce) for each in workers]]
-    return plan
 
 
 def _addresses(settings: Settings, gateway: str, office: str) -> dict[str, str]:
@@ -173,17 +189,20 @@ async def _migrate(settings: Settings) -> None:
     await database.migrate(settings.database_url)
 
 
-async def _check_bus(settings: Settings) -> None:
+async def check_bus(settings: Settings) -> None:
     """A wrong URL or token is said here, once, and not by every child."""
-    connection = await bus.connect(settings.nats_url, settings.nats_token, "up", timeout_ms=settings.bus_timeout_ms)
+    connection = await bus.connect_as(settings, "up")
     await connection.close()
 
 
-async def _stop(group: Sequence[Child]) -> None:
+async def stop(group: Sequence[Child]) -> None:
+    """Stop these all at once."""
     await asyncio.gather(*(child.stop() for child in group))
 
 
-async def _until_asked_to_stop(settings: Settings, on_ready: Callable[[Running], None], modules: Modules) -> None:
+async def _until_asked_to_stop(
+    system: AbstractAsyncContextManager[Running], on_ready: Callable[[Running], None]
+) -> None:
     """The first signal begins an orderly stop, also in the middle of starting; further ones change nothing."""
     asked = asyncio.Event()
     main = asyncio.current_task()
@@ -197,7 +216,7 @@ async def _until_asked_to_stop(settings: Settings, on_ready: Callable[[Running],
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, ask)
     try:
-        async with system(settings, modules) as running:
+        async with system as running:
             on_ready(running)
             await asyncio.Event().wait()
     except asyncio.CancelledError:

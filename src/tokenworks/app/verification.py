@@ -76,7 +76,8 @@ async def of_data_folder(settings: Settings) -> Report:
     """Check a data folder: through its running system, or with its database started for as long as it takes."""
     if settings.database_url:
         return await of_database(settings.database_url)
-    if running := claim.running_on(settings.data):
+    running = claim.running_on(settings.data)
+    if running and "database" in running.addresses:
         return await of_database(running.addresses["database"])
     if not (settings.data / "postgres").is_dir():
         raise NothingToVerify(f"There is no database of Tokenworks in {settings.data}.")

@@ -6,6 +6,7 @@ remembered by the bus; what must not be lost is acknowledged by a reply or kept 
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import cast
@@ -21,12 +22,16 @@ from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue
 
 from tokenworks.base import ids, log
+from tokenworks.base.config import Settings
 
 Handler = Callable[[str, bytes], Awaitable[bytes | None]]
 _MakeBucket = Callable[[KeyValueConfig], Awaitable[KeyValue]]
 
 _CONNECT_TIMEOUT_S = 3
 _RECONNECT_PAUSE_S = 0.25
+# A link that swallows everything is given up after three of these, and connected anew when it is back.
+_PING_S = 10
+_CLOSE_S = 0.5
 _PENDING_BYTES_MAX = 16 << 20
 # What whoever answers a subject for a queue announces when it begins to, with the subject behind it.
 _SERVING = "serving."
@@ -83,8 +88,11 @@ class Bus:
         self._connecting = False
         self._tries = 0
 
-    async def open(self, url: str, token: str) -> None:
-        """The first connection; called once, by `connect`. `url` may be several with commas between."""
+    async def open(self, url: str, token: str, tls: ssl.SSLContext | None = None, tls_name: str = "") -> None:
+        """The first connection; called once, by `connect`. `url` may be several with commas between.
+
+        With `tls` the handshake comes first: nobody between can make the client show its token in the clear.
+        """
         servers = url.split(",")
         self._tries = len(servers)
         self._connecting = True
@@ -93,7 +101,11 @@ class Bus:
                 servers,
                 name=self._name,
                 token=token or None,
+                tls=tls,
+                tls_hostname=tls_name or None,
+                tls_handshake_first=tls is not None,
                 connect_timeout=_CONNECT_TIMEOUT_S,
+                ping_interval=_PING_S,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RECONNECT_PAUSE_S,  # pyright: ignore[reportArgumentType] - it is slept, any number will do
                 pending_size=_PENDING_BYTES_MAX,
@@ -103,7 +115,10 @@ class Bus:
             )
         except (OSError, ValueError, nats.errors.Error) as fault:
             self._connecting = False
-            await self._client.close()
+            # The client waits for ever for the end of a connection whose handshake failed.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._client.close()
             raise _fault(f"NATS at {url} cannot be used", fault) from fault
         self._connecting = False
         await self._client.subscribe(f"{_SERVING}>", cb=self._on_serving)  # pyright: ignore[reportUnknownMemberType]
@@ -320,6 +335,22 @@ async def connect(url: str, token: str, name: str, *, timeout_ms: int = 5_000) -
 def _heard(asking: asyncio.Task[Msg]) -> None:
     if not asking.cancelled():
         asking.exception()
+
+
+async def connect_as(settings: Settings, name: str) -> Bus:
+    """Connect to the bus that the settings name, with TLS if its URL begins with `tls://`."""
+    bus = Bus(name, settings.bus_timeout_ms)
+    await bus.open(settings.nats_url, settings.nats_token, _tls(settings), settings.nats_tls_name)
+    return bus
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.nats_url.startswith("tls://"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.nats_ca_file or None)
+    except OSError as fault:
+        raise _fault(f"TOKENWORKS_NATS_CA_FILE={settings.nats_ca_file!r} cannot be used", fault) from fault
 
 
 async def _wait(woken: asyncio.Event, wait_ms: int) -> None:

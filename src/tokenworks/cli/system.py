@@ -24,6 +24,16 @@ def up(json: JsonOption = False) -> None:
         raise typer.Exit(run(config.load(), welcome.as_json if json else welcome.in_words))
 
 
+def gateway(json: JsonOption = False) -> None:
+    """Start only gateway workers, for another machine whose NATS the settings name; Ctrl-C stops them."""
+    from tokenworks.app.machine import gateway as run
+    from tokenworks.base import config
+    from tokenworks.cli import welcome
+
+    with told():
+        raise typer.Exit(run(config.load(), welcome.gateway_as_json if json else welcome.gateway_in_words))
+
+
 def demo(
     json: JsonOption = False,
     keep: Annotated[

@@ -1,4 +1,4 @@
-"""What `tokenworks up` says when everything answers: where things are, the demonstration key, and a first call."""
+"""What `tokenworks up` and `tokenworks gateway` say when all answers: where things are, and how to call the API."""
 
 import json
 import sys
@@ -31,6 +31,21 @@ def as_json(running: Running) -> None:
     sys.stdout.flush()
 
 
+def gateway_in_words(running: Running) -> None:
+    """Where the workers of this machine answer, what they are called, and whose they are."""
+    out = Console(highlight=False)
+    out.print(Rule(Text("A Tokenworks gateway is running", style="bold"), align="left", style="green"))
+    for name, value in _gateway_places(running).items():
+        out.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    out.print("Ctrl-C stops it. Customers, balances and books are on the first machine.", style="dim")
+
+
+def gateway_as_json(running: Running) -> None:
+    """The same as one JSON object."""
+    sys.stdout.write(json.dumps(_gateway_places(running)) + "\n")
+    sys.stdout.flush()
+
+
 def curl(gateway: str, key: str) -> str:
     """One line that calls the API."""
     body = json.dumps(_FIRST_CALL, separators=(",", ":"))
@@ -48,6 +63,15 @@ def _places(running: Running) -> dict[str, str]:
     }
     key = _demo_key(running)
     return places | {"key": key} if key else places
+
+
+def _gateway_places(running: Running) -> dict[str, str]:
+    return {
+        "api": f"{running.addresses['gateway']}/v1",
+        "name": str(running.settings["gateway_name"]),
+        "nats": running.addresses["nats"],
+        "data": str(running.settings["data_dir"]),
+    }
 
 
 def _demo_key(running: Running) -> str:

@@ -44,13 +44,18 @@ async def run(settings: Settings, listener: socket.socket, index: int, ready: Ca
     """Serve until SIGTERM. Raises `BusFault` or `JournalFault` when it cannot start or cannot go on."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    name = f"gw-{index}"
-    bus = await buses.connect(settings.nats_url, settings.nats_token, name, timeout_ms=settings.bus_timeout_ms)
+    name = worker_name(settings, index)
+    bus = await buses.connect_as(settings, name)
     try:
         worker = Worker(settings, BusOffice(bus), name)
         await worker.serve(listener, stop, ready)
     finally:
         await bus.close()
+
+
+def worker_name(settings: Settings, index: int) -> str:
+    """What a worker is called in leases and journals: unlike any worker of another machine."""
+    return f"{settings.gateway_name or 'gw'}-{index}"
 
 
 class Worker:
