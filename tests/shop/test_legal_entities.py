@@ -76,7 +76,7 @@ async def test_leases_are_of_the_accounts_own_seller(database: Pool) -> None:
         prices = await tariffs.currents(connection)
     need = Need(50, 0)
     asked = [
-        LeaseRequest("gw-0", "e", place, customer.billing_account_id, "m", need, need, Need(0, 0))
+        LeaseRequest("gw-0", "e", place, customer.billing_account_id, "m", need, need, Need(0, 0), need)
         for place, customer in enumerate((shop.customer, other))
     ]
     replies = await LeaseDesk(database, SETTINGS).grant(asked, prices, NOON)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from psycopg.rows import TupleRow
 
-from tokenworks.base import ids, log
+from tokenworks.base import log
 from tokenworks.base.database import Pool
 from tokenworks.core import postings
 from tokenworks.core.amounts import payable
@@ -29,7 +29,10 @@ _log = log.get(__name__)
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """One charge to a phone bill: what was owed at the end of the period `bucket_id` and could be paid."""
+    """One charge to a phone bill: what was owed at the end of the period `bucket_id` and could be paid.
+
+    Its id is made of the period's, so that books restored to an earlier moment cannot charge the period twice.
+    """
 
     id: str
     order_id: str
@@ -126,7 +129,7 @@ async def _place(connection: Connection, order: Order, bucket_id: str, now_ns: i
         return
     offer = await offers.get(connection, order.offer_id)
     collection = Collection(
-        id=ids.new("col"),
+        id=f"col_{bucket_id}",
         order_id=order.id,
         bucket_id=bucket_id,
         phone=order.phone,
