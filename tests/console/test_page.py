@@ -87,7 +87,7 @@ async def test_the_worker_can_be_killed_in_the_middle_of_its_answer(page: Page, 
     await page.get_by_role("button", name="Kill worker").click()
     await expect(page.locator("#refusal")).to_contain_text("worker_killed")
     await expect(page.locator("#refusal")).to_contain_text("You killed gw-1")
-    await expect(page.locator("#record-ending")).to_have_text("orphaned, closed at its checkpoint")
+    await expect(page.locator("#record-ending")).to_have_text("closed at its checkpoint")
     await expect(page.locator("#record-charged")).to_have_text(f"{INPUT_TOKENS + 2} token")
     await expect(page.locator("#balance")).to_have_text(f"{GRANTED - INPUT_TOKENS - 2:,}")
     await expect(page.locator("#verdict")).to_have_text("12 checks hold")

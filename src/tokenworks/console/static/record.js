@@ -63,7 +63,7 @@ function draw(record) {
 // What a killed worker leaves behind is closed by its successor, as far as it is known to have come.
 function ending(record) {
   if (record.ending !== "orphaned") return record.ending.replaceAll("_", " ");
-  return record.charges.length ? "orphaned, closed at its checkpoint" : "orphaned before its first checkpoint";
+  return record.charges.length ? "closed at its checkpoint" : "orphan without a checkpoint";
 }
 
 function fact(id, text) {
