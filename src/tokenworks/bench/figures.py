@@ -103,5 +103,19 @@ def together(runs: list[Run], *, metering: bool) -> Contender:
     )
 
 
+class Figure(msgspec.Struct, frozen=True):
+    """What several runs gave: the median, and the smallest and largest."""
+
+    median: float
+    low: float
+    high: float
+
+
+def figure(values: Iterable[float]) -> Figure:
+    """Of at least one run."""
+    listed = list(values)
+    return Figure(_median(listed), min(listed), max(listed))
+
+
 def _median(values: Iterable[float]) -> float:
     return round(median(values), 3)

@@ -22,7 +22,7 @@ from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
-from tokenworks.bench import books, endpoint, load, machine, nginx
+from tokenworks.bench import books, conditions, endpoint, load, machine, nginx
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.nginx import Proxy
@@ -32,7 +32,6 @@ FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
 
 _MEGABYTE = 1 << 20
-_PERSISTENCE = ("fsync", "synchronous_commit", "full_page_writes", "server_version")
 
 Told = Callable[[str], None]
 """Called with what is done now."""
@@ -185,7 +184,7 @@ async def _conditions(settings: Settings, plan: Plan, pool: Pool, proxy: Proxy |
         durability=settings.durability,
         journal_fsync_ms=settings.journal_fsync_ms,
         lease_use_ms=settings.lease_use_ms,
-        database={name: await _shown(pool, name) for name in _PERSISTENCE},
+        database=await conditions.of_database(pool),
         fdatasync_us=machine.fdatasync_us(settings.data),
         cores=os.cpu_count() or 1,
         processor=machine.processor(),
@@ -193,9 +192,3 @@ async def _conditions(settings: Settings, plan: Plan, pool: Pool, proxy: Proxy |
         tokenworks=tokenworks.__version__,
         nginx=proxy.version if proxy else "",
     )
-
-
-async def _shown(pool: Pool, name: str) -> str:
-    async with pool.connection() as connection:
-        row = await (await connection.execute("SELECT current_setting(%s)", (name,))).fetchone()
-    return str(row[0]) if row else ""

@@ -22,6 +22,13 @@ def cpu_ns(pid: int) -> int:
     return (int(fields[11]) + int(fields[12])) * _TICK_NS
 
 
+def family_cpu_ns(pid: int) -> int:
+    """CPU time so far of a process, of its children, and of those that it has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(int(ticks) for ticks in fields[11:15]) * _TICK_NS + sum(cpu_ns(int(child)) for child in children)
+
+
 def rss_bytes(pid: int) -> int:
     """Memory of a process that is in use now."""
     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
