@@ -11,7 +11,6 @@ from pathlib import Path
 from tokenworks.app import claim
 from tokenworks.base import log
 
-_PREFIX = "gw-"
 _MODULE = b"tokenworks.app.gateway"
 
 _log = log.get(__name__)
@@ -20,7 +19,8 @@ _log = log.get(__name__)
 def kill_worker(data: Path, name: str) -> int | None:
     """Kill the worker that calls itself by this name; its process id, or None if it does not run here now."""
     running = claim.running_on(data)
-    pid = running.pids.get(f"worker-{name.removeprefix(_PREFIX)}", 0) if running and name.startswith(_PREFIX) else 0
+    machine, _, index = name.rpartition("-")
+    pid = running.pids.get(f"worker-{index}", 0) if running and running.settings.get("gateway_name") == machine else 0
     if not pid:
         return None
     try:
