@@ -50,10 +50,12 @@ def bring_up_loopback() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", flags | IFF_UP, b""))
 
 
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes; the end too."""
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: asyncio.Event | None) -> None:
+    """Pass on what comes, when it may pass; the end too."""
     try:
         while data := await reader.read(1 << 16):
+            if passes is not None:
+                await passes.wait()
             writer.write(data)
             await writer.drain()
     except ConnectionError:
@@ -63,11 +65,13 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def join(
-    here: tuple[asyncio.StreamReader, asyncio.StreamWriter], there: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    passes: asyncio.Event | None = None,
 ) -> None:
-    """Two connections as one, until either ends."""
-    tasks = [asyncio.create_task(pump(here[0], there[1])), asyncio.create_task(pump(there[0], here[1]))]
-    await asyncio.wait(tasks)
+    """Two connections as one, until both have ended."""
+    ways = (pump(here[0], there[1], passes), pump(there[0], here[1], passes))
+    await asyncio.wait([asyncio.create_task(way) for way in ways])
 
 
 async def serve_links(folder: Path, in_port: int, out_ports: list[int]) -> None:

@@ -26,6 +26,8 @@ class Link:
     def __init__(self, port: int) -> None:
         self._port = port
         self._is_cut = False
+        self._passes = asyncio.Event()
+        self._passes.set()
         self._joined: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -35,9 +37,14 @@ class Link:
         for writer in self._writers:
             writer.transport.abort()
 
+    def swallow(self) -> None:
+        """Pass nothing on and say nothing, as a network does that loses every packet."""
+        self._passes.clear()
+
     def heal(self) -> None:
-        """Let new connections through."""
+        """Let connections through; what was swallowed comes late, as the kernel would send it again."""
         self._is_cut = False
+        self._passes.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection from inside."""
@@ -50,7 +57,7 @@ class Link:
             there = await asyncio.open_connection("127.0.0.1", self._port)
             both = {writer, there[1]}
             self._writers |= both
-            await join((reader, writer), there)
+            await join((reader, writer), there, self._passes)
             self._writers -= both
         finally:
             writer.close()

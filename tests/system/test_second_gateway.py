@@ -87,6 +87,14 @@ async def test_a_second_machine_serves_survives_a_cut_link_and_catches_up(
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "key_revoked")
             ids.append(await _served_again(there, key, model))
             assert await asyncio.to_thread(customer.record, ids[-1])
+
+            ids = [await served(there, key, model) for _ in range(5)]
+            bus.swallow()
+            ids += await _served_until_refused(there, key, model)
+            bus.heal()
+            for request_id in ids:
+                assert await asyncio.to_thread(customer.record, request_id)
+            await _served_again(there, key, model)
             await _kill_and_settle(there, vendor, customer, model)
             await asyncio.to_thread(until, lambda: len(list_journals(tmp_path / "journal")) == len(WORKERS))
             office.delete(f"/keys/{customer.key['id']}")
