@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
+import hypothesis
 import nats
 import pytest
 from psycopg import AsyncConnection
@@ -17,6 +18,10 @@ from tokenworks.base import database as databases
 from tokenworks.base.bus import Bus
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+
+# How long an example takes says something about the machine and its neighbours, nothing about the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 _numbers = itertools.count(1)
 

@@ -39,7 +39,7 @@ class Client:
     data: bytes = b""
     statuses: list[int] = field(default_factory=list)
 
-    date = b"now"
+    stamp = b"date: now\r\n"
 
     def write(self, data: bytes) -> None:
         self.data += data
