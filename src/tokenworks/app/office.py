@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 import tokenworks
 from tokenworks import api, console
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import housekeeping, killing, ports, seed, verification
+from tokenworks.app import backups, housekeeping, killing, ports, seed, verification
 from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
@@ -151,7 +151,8 @@ class _Office:
     @asynccontextmanager
     async def _services(self, orders: OrderDesk) -> AsyncGenerator[None]:
         """Everything on the bus, and housekeeping; in reverse order at the end."""
-        await self._settling.notice()
+        await self._settling.notice(backups.why(self._settings))
+        backups.begun(self._settings)
         await self._publisher.start()
         await self._leases.start()
         await self._metering.start()

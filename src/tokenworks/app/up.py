@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import msgspec
 from msgspec.structs import replace
 
-from tokenworks.app import claim, ports, services
+from tokenworks.app import archive, claim, ports, services
 from tokenworks.app.children import Child, PythonChild, all_of
 from tokenworks.app.claim import Running
 from tokenworks.base import bus, clock, database, log
@@ -67,6 +67,8 @@ async def system(settings: Settings, modules: Modules = MODULES) -> AsyncGenerat
         stack.enter_context(claim.claimed(settings.data))
         claim.withdraw(settings.data)
         plan = await _plan(settings, modules, stack)
+        if not settings.database_url:
+            await stack.enter_async_context(archive.followed(settings))
         for group in plan.groups:
             stack.push_async_callback(stop, group)
         await plan.start()

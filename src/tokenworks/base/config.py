@@ -91,6 +91,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     journal_keep_ms: Annotated[
         int, Meta(ge=0, description="how long posted journals stay; longer than `backup_keep_ms`, see operations.md")
     ] = 259_200_000
+    backup_dir: Annotated[
+        str, Meta(description="folder of backups and log archive; empty is `backups` in `data_dir`")
+    ] = ""
+    backup_keep_ms: Annotated[
+        Positive,
+        Meta(description="how far back the database can be restored; older backups are removed by the next one"),
+    ] = 172_800_000
     journal_keep_bytes: Annotated[
         int, Meta(ge=0, description="most bytes of posted journals that a worker keeps, running and finished ones each")
     ] = 4 << 30
@@ -181,6 +188,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def data(self) -> Path:
         """The data folder as an absolute path."""
         return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def backups(self) -> Path:
+        """Folder of the database's backups."""
+        return Path(self.backup_dir).expanduser().absolute() if self.backup_dir else self.data / "backups"
 
     @property
     def journal_dir(self) -> Path:

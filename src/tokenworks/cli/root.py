@@ -5,13 +5,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import bench, books, chaos, credit, parties, sales, supplies, system
+from tokenworks.cli import backups, bench, books, chaos, credit, parties, sales, supplies, system
 
 _COMMANDS = {
     "up": system.up,
     "gateway": system.gateway,
     "demo": system.demo,
     "verify": system.verify,
+    "restore": backups.restore,
     "chaos": chaos.chaos,
 }
 _GROUPS = {
@@ -33,6 +34,7 @@ _GROUPS = {
         "epochs": books.epochs,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
+    "Keeping": {"backup": backups.backup},
     "Measurements": {"bench": bench.bench},
 }
 
