@@ -26,6 +26,7 @@ SUFFIX = ".seg"
 UNFINISHED = ".new"
 LOCK = "lock"
 MARK = "posted"
+REPAIRED = "repaired"
 # No journal id ends like this.
 DAMAGED = ".damaged"
 
@@ -166,6 +167,16 @@ def unmark(folder: Path) -> None:
     (folder / MARK).unlink(missing_ok=True)
 
 
+def note_repair(folder: Path, holes: list[int]) -> None:
+    """Say in a repaired journal where the holes were that are no longer in it."""
+    (folder / REPAIRED).write_text(" ".join(map(str, holes)), "ascii")
+
+
+def is_repaired(folder: Path) -> bool:
+    """Whether something of the journal was lost."""
+    return (folder / REPAIRED).exists()
+
+
 def finish(folder: Path, mark: Mark) -> None:
     """Mark a journal as finished and give the space back that it allocated and did not use. Nobody writes it."""
     newest: tuple[Path, SegmentHeader] | None = None
@@ -188,7 +199,7 @@ def size_of(folder: Path) -> int:
 def _folders(journal_dir: Path) -> list[Path]:
     if not journal_dir.is_dir():
         return []
-    workers = [worker for worker in journal_dir.iterdir() if worker.is_dir()]
+    workers = [worker for worker in journal_dir.iterdir() if worker.is_dir() and worker.name[0] != "."]
     return sorted(folder for worker in workers for folder in worker.iterdir() if folder.is_dir())
 
 
@@ -200,9 +211,19 @@ def _is_finished(folder: Path) -> bool:
 def set_aside(folder: Path) -> Path:
     """Keep a damaged journal under another name, for a person to look at; where it lies then."""
     aside = folder.with_name(folder.name + DAMAGED)
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = folder.with_name(f"{folder.name}.{number}{DAMAGED}")
     folder.rename(aside)
     sync_folder(folder.parent)
     return aside
+
+
+def put_back(repaired: Path, folder: Path) -> None:
+    """Let a repaired journal take the place of one that was set aside."""
+    repaired.rename(folder)
+    sync_folder(folder.parent)
 
 
 def remove_below(folder: Path, position: int) -> int:
@@ -228,6 +249,7 @@ def remove(folder: Path) -> None:
             path.unlink()
         remove_unfinished(folder)
         unmark(folder)
+        (folder / REPAIRED).unlink(missing_ok=True)
         (folder / LOCK).unlink()
         folder.rmdir()
     finally:

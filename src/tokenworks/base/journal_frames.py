@@ -112,6 +112,12 @@ def has_frame(data: bytes, starts: int) -> bool:
     return any(found.start() < starts and frame_size(view, found.start()) for found in _LENGTHS.finditer(data))
 
 
+def next_frame(data: bytes, start: int) -> int:
+    """Where the next whole, undamaged frame begins at or after `start`; -1 if there is none."""
+    view = memoryview(data)
+    return next((found.start() for found in _LENGTHS.finditer(data, start) if frame_size(view, found.start())), -1)
+
+
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Offset and payload of every frame; anything that is not a whole, undamaged frame is a `FrameFault`."""
     offset, whole = 0, len(data)

@@ -84,14 +84,19 @@ class JournalWriter:
         self._sync_guard = Lock()
 
     @classmethod
-    def create(cls, folder: Path, segment_bytes: int, disk: Disk = _DISK) -> Self:
-        """Start the journal `<journal_dir>/<worker>/<journal_id>` with two segments; no space is a `JournalFault`."""
+    def create(cls, folder: Path, segment_bytes: int, disk: Disk = _DISK, *, base: int = 0) -> Self:
+        """Start the journal `<journal_dir>/<worker>/<journal_id>` with two segments; no space is a `JournalFault`.
+
+        `base` is its first position: above 0 for what is left of a journal whose beginning the ledger has.
+        """
+        _check(segment_bytes)
         try:
             folder.mkdir(parents=True, mode=0o700)
         except OSError as error:
             raise JournalFault(f"journal {folder} cannot be created: {error}") from error
         try:
-            writer = cls.resume(folder, segment_bytes, disk)
+            writer = cls(folder, take_lock(folder), segment_bytes, disk)
+            writer._open(0, 0, base)
         except JournalFault:
             remove(folder)
             raise
@@ -110,19 +115,9 @@ class JournalWriter:
         end, or an end before `end_least`, which was durable once. Nothing is looked at before the segment that holds
         `start`, which is a frame's: what lies there is durable and only kept.
         """
-        if segment_bytes < SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX:
-            raise ValueError(f"a segment of {segment_bytes} bytes cannot hold the largest frame")
+        _check(segment_bytes)
         writer = cls(folder, take_lock(folder), segment_bytes, disk)
-        try:
-            writer._find_segments(start, end_least)
-            writer._keep_spare()
-            writer.sync()
-        except OSError as error:
-            writer._abandon(f"journal {folder} cannot be opened for writing: {error}")
-            raise JournalFault(writer._fault) from error
-        except JournalFault as fault:
-            writer._abandon(str(fault))
-            raise
+        writer._open(start, end_least, 0)
         return writer
 
     def append_opening(self, payload: bytes, close_bytes_max: int) -> int | JournalFull:
@@ -327,9 +322,21 @@ class JournalWriter:
                 os.close(self._lock)
                 self._lock = -1
 
-    def _find_segments(self, start: int, end_least: int) -> None:
+    def _open(self, start: int, end_least: int, base: int) -> None:
+        try:
+            self._find_segments(start, end_least, base)
+            self._keep_spare()
+            self.sync()
+        except OSError as error:
+            self._abandon(f"journal {self.folder} cannot be opened for writing: {error}")
+            raise JournalFault(self._fault) from error
+        except JournalFault as fault:
+            self._abandon(str(fault))
+            raise
+
+    def _find_segments(self, start: int, end_least: int, base: int) -> None:
         """Take up the files of a dead journal, or start the first segment of a new one."""
-        self._end = self.written = valid_end(self.folder, start)
+        self._end = self.written = max(valid_end(self.folder, start), base)
         check_tail(self.folder, self._end, end_least)
         remove_unfinished(self.folder)
         held = first_from(self.folder, start)
@@ -352,3 +359,8 @@ class JournalWriter:
         if not self._spares and (error := self._allocate()) is not None:
             raise error
         self._begin(self._spares.popleft())
+
+
+def _check(segment_bytes: int) -> None:
+    if segment_bytes < SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX:
+        raise ValueError(f"a segment of {segment_bytes} bytes cannot hold the largest frame")

@@ -72,7 +72,7 @@ class Shipper:
         An office that is away is waited for. A ledger that refuses again and again will not change its mind soon.
         """
         while not await self._step(is_final=True):
-            if self._refusals >= _REFUSALS_MAX:
+            if self._refusals >= _REFUSALS_MAX or self.reply.waiting:
                 return False
             if self._failures:
                 await asyncio.sleep(self._pause_s())

@@ -3,11 +3,11 @@
 Requests without a closing are closed at their last checkpoint, leases are given back, everything is shipped, and the
 journal is finished. Doing it twice changes nothing: a closing names its opening, and the ledger takes one.
 
-A damaged journal is set aside as it is: what its requests used cannot be told any more, and must not become nothing.
+A damaged journal is repaired first: what can be proven is posted, and the original is kept for a person.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,12 +24,12 @@ from tokenworks.base.journal import (
     JournalWriter,
     finish,
     is_live,
+    is_repaired,
     list_journals,
     oldest_position,
     read_frames,
     read_mark,
     remove,
-    set_aside,
     split,
 )
 from tokenworks.core import journal
@@ -37,6 +37,7 @@ from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, Leas
 from tokenworks.core.usage import NONE
 from tokenworks.core.wire import ShipReply
 from tokenworks.gateway.office import Office
+from tokenworks.gateway.repair import repair
 from tokenworks.gateway.shipper import Shipper, finished, probe
 
 _READ_BYTES = 1 << 20
@@ -69,7 +70,7 @@ def _is_young(folder: Path) -> bool:
     return clock.wall_ns() - folder.stat().st_mtime_ns < _YOUNG_NS
 
 
-async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk) -> None:
+async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk, *, may_repair: bool = True) -> None:
     if is_live(folder):
         return
     posted_through = await _posted_through(office, folder)
@@ -79,18 +80,35 @@ async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk) 
         writer = JournalWriter.resume(
             folder, settings.journal_segment_bytes, disk, start=needed_from, end_least=posted_through
         )
+        try:
+            reply = await _finish(office, settings, writer, needed_from, posted_through)
+        finally:
+            writer.close()
     except JournalDamaged as damage:
-        aside = set_aside(folder)
-        _log.error("a damaged journal is set aside", extra={"journal": aside.name, "reason": str(damage)})
+        if not may_repair:
+            raise
+        _repair(folder, posted_through, needed_from, settings, disk, damage)
+        await _settle(office, settings, folder, disk, may_repair=False)
         return
-    try:
-        reply = await _finish(office, settings, writer, needed_from, posted_through)
-    finally:
-        writer.close()
     if reply is None:
         remove(folder)
     elif not reply.fault:
         finish(folder, finished(reply))
+
+
+def _repair(
+    folder: Path, posted_through: int, needed_from: int, settings: Settings, disk: Disk, damage: JournalDamaged
+) -> None:
+    aside, proven = repair(folder, posted_through, needed_from, settings.journal_segment_bytes, disk)
+    _log.error(
+        "a damaged journal is repaired, the original kept for a person",
+        extra={
+            "journal": aside.name,
+            "reason": str(damage),
+            "saved": len(proven.moved),
+            "unproven": len(proven.lost),
+        },
+    )
 
 
 async def _finish(
@@ -100,6 +118,8 @@ async def _finish(
     if not writer.written:
         return None
     missing = list(left_open(_entries(writer.folder, needed_from), clock.wall_ns()))
+    if is_repaired(writer.folder):
+        missing = [entry for entry in missing if isinstance(entry, Closing)]
     _append(writer, missing)
     _log.info(
         "settling a dead worker's journal",
@@ -114,7 +134,9 @@ async def _finish(
         through=lambda: writer.synced,
         keep_from=lambda: needed_from,
     )
-    await shipper.finish()
+    while not await shipper.finish() and shipper.reply.waiting:
+        # Openings that only the ledger still has; how far their requests came is lost.
+        _append(writer, [_orphan(position, None, clock.wall_ns()) for position in shipper.reply.waiting])
     return shipper.reply  # where it is refused, the shipper has said why
 
 
@@ -189,7 +211,7 @@ def _entries(folder: Path, start: int) -> Iterator[tuple[int, Entry]]:
         position = batch.to_position
 
 
-def _append(writer: JournalWriter, missing: list[Closing | LeaseClose]) -> None:
+def _append(writer: JournalWriter, missing: Sequence[Closing | LeaseClose]) -> None:
     for entry in missing:
         full = writer.append(journal.encode(entry))
         if isinstance(full, JournalFull):
