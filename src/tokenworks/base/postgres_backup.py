@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tokenworks.base import clock, postgres_manifest, processes, system_user
-from tokenworks.base.postgres import ENVIRON, Postgres, binaries, end_orphan, reason
+from tokenworks.base.postgres import ENVIRON, Postgres, end_orphan, program, reason
 from tokenworks.base.processes import Account, Program, StartFault
 
 SLOT = "tokenworks_archive"
@@ -235,11 +235,11 @@ async def _timeline(postgres: Postgres) -> int:
 def _argv(postgres: Postgres, tool: str, *arguments: str) -> tuple[str, ...]:
     connection = ("-h", str(postgres.sockets), "-U", "postgres", "--no-password")
     slot = ("--slot", SLOT) if tool == "pg_receivewal" else ()
-    return (str(binaries() / tool), *connection, *slot, *arguments)
+    return (str(program(tool)), *connection, *slot, *arguments)
 
 
 async def _run(postgres: Postgres, tool: str, *arguments: str, connect: bool = False) -> str:
-    argv = _argv(postgres, tool, *arguments) if connect else (str(binaries() / tool), *arguments)
+    argv = _argv(postgres, tool, *arguments) if connect else (str(program(tool)), *arguments)
     code, said = await processes.run(Program(argv=argv, environ=ENVIRON, account=postgres.account))
     if code != 0:
         raise BackupFault(f"{tool} failed: {reason(said, postgres.files)}")
