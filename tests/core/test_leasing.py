@@ -181,7 +181,7 @@ amounts = st.integers(min_value=0, max_value=10**8)
 @given(st.lists(amounts, max_size=4), amounts, amounts, st.integers(1, 10))
 def test_never_more_than_available(available: list[int], read: int, written: int, share: int) -> None:
     held = [Held(bucket(f"b{i}"), amount, 0) for i, amount in enumerate(available)]
-    likely = Need(read, written // 2)
+    likely = Need(read, max(min(1, written), written // 2))
     asked = request(Need(read, written), Need(read, min(1, written)), Need(10**6, 10**6), likely=likely)
     decision = decide(asked, held, TARIFFS, share, 10)
     left = {state.bucket.id: state.available for state in held}

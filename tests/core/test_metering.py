@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenworks.core.journal import Attempt, Checkpoint, Closing, Entry, Head, LeaseClose, Opening
-from tokenworks.core.metering import Batch, EntryFault, Known, Named, Outcome, decide, named
+from tokenworks.core.metering import Batch, Known, Outcome, decide
+from tokenworks.core.named import EntryFault, Named, named
 from tokenworks.core.purse import Charge
 from tokenworks.core.standing import OpenLease, SoldBucket
 from tokenworks.core.usage import NONE, Tokens

@@ -1,5 +1,6 @@
 """A small business for tests of ledger and meter: buckets to sell, leases to ask for, journals to ship."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg import AsyncConnection, IsolationLevel
@@ -11,7 +12,7 @@ from tokenworks.core import journal
 from tokenworks.core.amounts import MILLION
 from tokenworks.core.bounds import Need
 from tokenworks.core.bucket import Bucket
-from tokenworks.core.journal import Attempt, Closing, Entry, Head, Opening, Reserved
+from tokenworks.core.journal import Attempt, Closing, Entry, Extension, Head, Opening, Reserved
 from tokenworks.core.leasing import Lease, LeaseReply, LeaseRequest
 from tokenworks.core.purse import Charge
 from tokenworks.core.tariff import Tariff, flat
@@ -96,6 +97,12 @@ def charge(held: Lease, tokens: int, unit: str = "token") -> Charge:
     return Charge(held.lease_id, held.bucket.id, "plain@1", unit, Tokens(tokens), tokens)
 
 
+def reserved(held: Sequence[Lease], amount: int | None) -> tuple[Reserved, ...]:
+    return tuple(
+        Reserved(one.lease_id, one.bucket.id, one.bucket.unit, one.amount if amount is None else amount) for one in held
+    )
+
+
 class Journal:
     """A worker's journal in memory, and how far it was shipped."""
 
@@ -111,12 +118,16 @@ class Journal:
         self.data += frame(journal.encode(entry))
         return position
 
-    def open(self, *held: Lease, account: str = "acc", amount: int = 10) -> int:
+    def open(self, *held: Lease, account: str = "acc", amount: int | None = None) -> int:
+        """A request that reserves so much of each lease, or all that it was granted with."""
         self.requests += 1
-        reserved = tuple(Reserved(one.lease_id, one.bucket.id, one.bucket.unit, amount) for one in held)
-        return self.add(
-            Opening(f"req-{self.name}-{self.requests}", 5, self.entity, account, self.key, "m", True, 90, 10, reserved)
-        )
+        name = f"req-{self.name}-{self.requests}"
+        parts = reserved(held, amount)
+        return self.add(Opening(name, 5, self.entity, account, self.key, "m", True, GRANTED, GRANTED, parts))
+
+    def extend(self, opening: int, *held: Lease, amount: int | None = None) -> int:
+        """From now on the request reserves this instead."""
+        return self.add(Extension(opening, GRANTED, GRANTED + self.requests, reserved(held, amount)))
 
     def close(self, opening: int, *charges: Charge, cost: int = 3, reported: bool = True) -> int:
         tokens = sum((one.tokens for one in charges), NONE)

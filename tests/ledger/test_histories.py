@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledger.books import SECOND, SETTINGS, TARIFFS, Journal, ask, bucket, charge, faults, lend, sell
 from tokenworks.base import ids
 from tokenworks.base.database import Pool
-from tokenworks.core.journal import LeaseClose
+from tokenworks.core.journal import LeaseClose, LeaseReturn
 from tokenworks.core.leasing import Lease
 from tokenworks.ledger.balance import accounts, wallet
 from tokenworks.ledger.buckets import expire_due
@@ -35,6 +35,11 @@ class Auditor:
             self.spent += amount
         else:
             self.lost += amount
+
+    def give_part(self, lease_id: int, amount: int) -> None:
+        if lease_id in self.out:
+            self.out[lease_id] -= amount
+            self.left += amount
 
     def give_back(self, lease_id: int) -> None:
         self.left += self.out.pop(lease_id, 0)
@@ -75,6 +80,11 @@ class History:
                 held = self.leases.pop(number % len(self.leases))
                 self.book.add(LeaseClose(held.lease_id, self.auditor.out.get(held.lease_id, 0)))
                 self.auditor.give_back(held.lease_id)
+            case "give a part" if self.leases:
+                lease_id = self.leases[number % len(self.leases)].lease_id
+                part = min(number, self.auditor.out.get(lease_id, number))
+                self.book.add(LeaseReturn(lease_id, part))
+                self.auditor.give_part(lease_id, part)
             case "wait":
                 await self.wait(number)
             case _:
@@ -94,7 +104,9 @@ class History:
         held = self.leases[number % len(self.leases)]
         amount = min(number, self.auditor.out.get(held.lease_id, number))
         self.auditor.use(held.lease_id, amount)
-        self.book.close(self.open.pop(), charge(held, amount))
+        opening = self.open.pop()
+        self.book.extend(opening, held, amount=GRANTED)
+        self.book.close(opening, charge(held, amount))
 
     async def wait(self, number: int) -> None:
         """Time passes; silent leases are reclaimed, and what is over expires."""
@@ -145,7 +157,8 @@ class History:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["lend", "open", "use", "use", "open", "give back", "wait", "ship"]), st.integers(0, 400)
+        st.sampled_from(["lend", "open", "use", "use", "open", "give back", "give a part", "wait", "ship"]),
+        st.integers(0, 400),
     ),
     min_size=5,
     max_size=40,

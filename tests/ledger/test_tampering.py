@@ -3,7 +3,7 @@
 from ledger.books import SEALED, SECOND, SETTINGS, Journal, bucket, charge, faults, lease, sell, verified
 from ledger.edits import edits_missed
 from tokenworks.base.database import Pool
-from tokenworks.core.journal import LeaseClose
+from tokenworks.core.journal import LeaseClose, LeaseReturn
 from tokenworks.ledger.buckets import expire_due
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
@@ -26,7 +26,13 @@ async def history(pool: Pool) -> None:
     book.add(LeaseClose(first.lease_id, 10))
     await book.ship(pool)
     book.close(book.open(second), charge(second, 30), reported=False)
-    book.open(second)
+    book.add(LeaseReturn(second.lease_id, 20))
+    book.add(LeaseReturn(second.lease_id, 7))
+    waiting = book.open(second, amount=5)
+    await book.ship(pool)
+    book.extend(waiting, second, amount=6)
+    await book.ship(pool)
+    book.extend(waiting, second, amount=7)
     await book.ship(pool)
     await expire_due(pool, 3 * SECOND)
     await LeaseDesk(pool, SETTINGS).reclaim_due(10 * SECOND)

@@ -6,7 +6,7 @@ from ledger.books import SECOND, Journal, bucket, charge, faults, lease, sell
 from tokenworks.base.database import Pool
 from tokenworks.base.journal_frames import frame
 from tokenworks.core import journal
-from tokenworks.core.journal import Opening
+from tokenworks.core.journal import Opening, Reserved
 from tokenworks.meter import partitions
 from tokenworks.meter.partitions import DAY_NS, DAYS_AHEAD
 from tokenworks.meter.usage import records
@@ -28,7 +28,9 @@ class Dated(Journal):
     def opened_at(self, at_ns: int) -> int:
         self.requests += 1
         name = f"req-{self.name}-{self.requests}"
-        opening = Opening(name, at_ns, self.entity, "acc", self.key, "m", True, 90, 10, ())
+        opening = Opening(
+            name, at_ns, self.entity, "acc", self.key, "m", True, 90, 10, (Reserved(1, "b", "token", 90),)
+        )
         position = len(self.data)
         self.data += frame(journal.encode(opening))
         return position

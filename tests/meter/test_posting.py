@@ -22,7 +22,7 @@ from ledger.books import (
 from tokenworks.base.database import Pool
 from tokenworks.base.journal_frames import frame
 from tokenworks.core import journal
-from tokenworks.core.journal import Checkpoint, Head, LeaseClose
+from tokenworks.core.journal import Checkpoint, Head, LeaseClose, LeaseReturn
 from tokenworks.core.usage import NONE
 from tokenworks.core.wire import ShipRequest
 from tokenworks.ledger.leases import LeaseDesk
@@ -137,6 +137,80 @@ async def test_what_is_not_this_accounts_or_above_the_lease_is_our_loss(database
     left = await balances(database)
     assert (left["bucket/b/spent"], left[f"lease/{held.lease_id}"]) == (5, 95)
     assert await faults(database) == []
+
+
+async def test_a_part_of_a_lease_goes_back_and_the_lease_stays(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    held = await lease(database, 1, 100)
+    book = Journal()
+    opening = book.open(held, amount=60)
+    book.add(LeaseReturn(held.lease_id, 40))
+    await book.ship(database)
+    assert (await balances(database))["bucket/b/available"] == GRANTED - 60
+    book.close(opening, charge(held, 25))
+    book.add(LeaseReturn(held.lease_id, 0))
+    book.add(LeaseClose(held.lease_id, 35))
+    book.add(LeaseReturn(held.lease_id, 9))
+    book.add(LeaseReturn(held.lease_id + 1, 9))
+    await book.ship(database)
+    left = await balances(database)
+    assert (left["bucket/b/available"], left["bucket/b/spent"]) == (GRANTED - 25, 25)
+    assert await faults(database) == []
+
+
+async def test_no_more_goes_back_than_there_is_and_verify_says_so(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    held = await lease(database, 1, 100)
+    book = Journal()
+    book.add(LeaseReturn(held.lease_id, 130))
+    assert (await book.ship(database)).fault == ""
+    assert (await balances(database))["bucket/b/available"] == GRANTED
+    assert [check.detail for check in await faults(database)] == [f"lease {held.lease_id}"]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one shipment", "several"])
+async def test_the_last_extension_bounds_what_is_charged(database: Pool, together: bool) -> None:
+    await sell(database, bucket("b"))
+    first, second = await lease(database, 1, 100), await lease(database, 2, 100)
+    book = Journal()
+    opening = book.open(first, amount=10)
+    for parts in ((first,), (first, second)):
+        if not together:
+            await book.ship(database)
+        book.extend(opening, *parts, amount=30)
+    if not together:
+        await book.ship(database)
+    book.close(opening, charge(first, 30), charge(second, 30))
+    book.extend(opening, first, amount=90)
+    await book.ship(database)
+    async with database.connection() as conn:
+        (record,) = await records(conn)
+        rows = await (await conn.execute("SELECT count(*) FROM usage_extension")).fetchone()
+    assert [(part.lease_id, part.amount) for part in record.reserved] == [(first.lease_id, 30), (second.lease_id, 30)]
+    assert rows == ((0 if together else 2),)
+    assert await faults(database) == []
+
+
+async def test_a_charge_above_the_reservation_is_found(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    held = await lease(database, 1, 100)
+    book = Journal()
+    book.close(book.open(held, amount=10), charge(held, 11))
+    await book.ship(database)
+    (check,) = await faults(database)
+    assert check.detail == f"req-j1-1 lease {held.lease_id}: 11 of 10"
+
+
+async def test_whose_balance_moved_is_told(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    held = await lease(database, 1, 100)
+    book = Journal()
+    told: list[set[str]] = []
+    book.open(held)
+    await post_batch(database, book.rest(), SECOND, Feed(), None, lambda accounts: told.append(set(accounts)))
+    book.add(LeaseReturn(held.lease_id, 40))
+    await post_batch(database, book.rest(), SECOND, Feed(), None, lambda accounts: told.append(set(accounts)))
+    assert told == [set(), {"acc"}]
 
 
 async def test_several_legal_entities_in_one_journal(database: Pool) -> None:

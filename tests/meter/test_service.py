@@ -74,7 +74,7 @@ async def test_the_feed_tells_what_was_posted(database: Pool) -> None:
         opened, closed, posted = [await anext(stream) for _ in range(3)]
     assert [event.kind for event in (opened, closed, posted)] == ["opened", "closed", "posted"]
     assert {event.request_id for event in (opened, closed, posted)} == {"req-j1-1"}
-    assert opened.reserved == {"token": 10}
+    assert opened.reserved == {"token": 1_000}
     assert (closed.tokens, closed.cost, closed.flags, closed.duration_ns) == (Tokens(10), {"CNY": 3}, ("odd",), 4)
     assert (posted.posting_id > 0, posted.charges[0].revenue) == (True, 9_340)
     assert not feed.watched
@@ -114,4 +114,4 @@ async def test_usage_is_listed_newest_first_in_pages(database: Pool) -> None:
     assert (one.tokens, one.reported, one.basis, one.flags) == (Tokens(10), Tokens(10), "reported", ("odd",))
     assert [(line.bucket_id, line.tariff, line.amount) for line in one.charges] == [("b", "plain@1", 10)]
     assert [(line.supplier_id, line.cost, line.currency) for line in one.attempts] == [("sup", 3, "CNY")]
-    assert [part.amount for part in one.reserved] == [10]
+    assert [part.amount for part in one.reserved] == [1_000]

@@ -86,7 +86,7 @@ class _Office:
         self._publisher = Publisher(pool, connection)
         self._desk = LeaseDesk(pool, settings)
         self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
-        self._metering = Metering(pool, connection, self._feed, Metrics(self._registry))
+        self._metering = Metering(pool, connection, self._feed, Metrics(self._registry), self._leases.came_back)
         epochs = Epochs(pool, settings)
         self._sites = Sites(pool, connection, epochs, self._registry)
         self._settling = Settling(pool, epochs, Contact(pool, connection, settings), self._desk, self._metering)

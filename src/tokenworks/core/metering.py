@@ -4,29 +4,25 @@ Pure: entries and the state they refer to go in, rows and postings come out; `me
 transaction. Nothing is rated here: charges come final from the worker. What the ledger cannot confirm is never taken
 from the customer: a charge on a lease that has ended, or is not this account's, goes to `loss/unproven`.
 
-`named` goes through a batch before anything is known of the ledger: it refuses what no correct worker writes and says
-what to look up. `decide` goes through it once more; batches of several journals may share one `Standing`.
+`core.named` goes through a batch before anything is known of the ledger. `decide` goes through it once more; batches of
+several journals may share one `Standing`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from tokenworks.core import postings
-from tokenworks.core.journal import Closing, Entry, Head, LeaseClose, LeaseTaken, Opening
+from tokenworks.core.journal import Closing, Entry, Extension, LeaseClose, LeaseReturn, LeaseTaken, Opening
+from tokenworks.core.named import EntryFault, Named
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.core.purse import Charge
 from tokenworks.core.standing import OpenLease, Registered, SoldBucket, Standing
-from tokenworks.core.usage import Tokens
 
 UNPROVEN_FLAG = "unproven"
 
 Accounts = tuple[str, str, str]  # debit, credit, unit
-
-
-class EntryFault(Exception):
-    """Entries that no correct worker writes; the whole batch is refused, the text says why."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -37,18 +33,10 @@ class Known(msgspec.Struct, frozen=True):
     openings: Mapping[int, Opening]
     closed: frozenset[int] = frozenset()
 
-    def confirm(self, named: "Named") -> None:
-        """Raise `EntryFault` if a closing names no opening: before anything of its batch is decided."""
+    def confirm(self, named: Named) -> None:
+        """Raise `EntryFault` if an entry names no opening: before anything of its batch is decided."""
         for position in sorted(named.openings - self.openings.keys() - self.closed):
-            raise EntryFault(f"a closing names no opening: there is none at {position}")
-
-
-class Named(msgspec.Struct, frozen=True):
-    """What a batch names and the ledger must look up: leases, openings of earlier batches, leases newly taken."""
-
-    leases: frozenset[int]
-    openings: frozenset[int]
-    taken: Mapping[int, str] = {}
+            raise EntryFault(f"an entry names no opening: there is none at {position}")
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +71,23 @@ class LeaseEnd(msgspec.Struct, frozen=True, gc=False):
     claimed: int | None
 
 
+class LeasePart(msgspec.Struct, frozen=True, gc=False):
+    """A part of a lease given back: at most what the ledger has on it; `claimed` is what the worker said."""
+
+    lease_id: int
+    legal_entity_id: str
+    amount: int
+    claimed: int
+
+
+class Grown(msgspec.Struct, frozen=True, gc=False):
+    """A request of an earlier batch, still open, with the reservation it has since the entry at `at`."""
+
+    position: int
+    at: int
+    opening: Opening
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """Everything to be written for a batch. `waiting` are openings without their closing, by position.
 
@@ -98,6 +103,8 @@ class Outcome(msgspec.Struct, frozen=True):
     unproven: int
     through: int
     registered: tuple[Registered, ...] = ()
+    grown: tuple[Grown, ...] = ()
+    lease_parts: tuple[LeasePart, ...] = ()
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -108,31 +115,6 @@ class Batch(msgspec.Struct, frozen=True):
     through_position: int
     at_ns: int
     entries: tuple[tuple[int, Entry], ...]
-
-
-def named(entries: Iterable[tuple[int, Entry]]) -> Named:
-    """What to look up before deciding; raises `EntryFault` for entries that no correct worker writes."""
-    leases: set[int] = set()
-    opened: set[int] = set()
-    earlier: set[int] = set()
-    taken: dict[int, str] = {}
-    for position, entry in entries:
-        if isinstance(entry, Closing):
-            if entry.opening >= position:
-                raise EntryFault(f"the closing at {position} names no opening before it, but {entry.opening}")
-            if entry.opening not in opened:
-                earlier.add(entry.opening)
-            leases.update([charge.lease_id for charge in entry.charges])
-            _check(position, entry)
-        elif isinstance(entry, Opening):
-            opened.add(position)
-        elif isinstance(entry, LeaseClose):
-            leases.add(entry.lease_id)
-        elif isinstance(entry, LeaseTaken) and entry.bucket_id:
-            taken[entry.lease_id] = entry.bucket_id
-        elif isinstance(entry, Head) and position > 0:
-            raise EntryFault(f"a second head at {position}")
-    return Named(frozenset(leases), frozenset(earlier), taken)
 
 
 def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outcome:
@@ -148,6 +130,10 @@ def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outc
             sheet.end_lease(entry)
         elif isinstance(entry, LeaseTaken):
             sheet.take_lease(entry)
+        elif isinstance(entry, LeaseReturn):
+            sheet.return_part(entry)
+        elif isinstance(entry, Extension):
+            sheet.extend(position, entry)
         # The head was checked at the door; checkpoints matter to the worker's successor only.
     return sheet.outcome(batch)
 
@@ -162,7 +148,9 @@ class _Sheet:
         self._closed = set(known.closed)
         self._records: list[Record] = []
         self._ends: list[LeaseEnd] = []
+        self._parts: list[LeasePart] = []
         self._registered: list[Registered] = []
+        self._grown: dict[int, Grown] = {}
         self._repeats = 0
         self._unproven = 0
         # Sums of what moves, by what tells it apart: texts of accounts are made once for each, at the end.
@@ -179,15 +167,14 @@ class _Sheet:
         if place in self._closed:
             self._repeats += 1
             return True
-        opening = self.opened.get(place) or self._known.openings.get(place)
-        if opening is None:
-            raise EntryFault(f"the closing at {position} names no opening: there is none at {place}")
+        opening = self._opening(position, place)
         if self._standing.drawing:
             drawn = self._standing.draw(closing.charges)
             if drawn is None:
                 return False
             self._drawn.update(drawn)
         self._closed.add(place)
+        self._grown.pop(place, None)
         lines = tuple([self._charge(opening, charge) for charge in closing.charges])
         entity = opening.legal_entity_id
         for attempt in closing.attempts:
@@ -209,9 +196,30 @@ class _Sheet:
         """A lease that has ended already, reclaimed for example, is not given back a second time."""
         left = self._standing.end(close.lease_id)
         if left is not None:
-            bucket = self._standing.buckets[self._standing.bucket_of[close.lease_id]]
             claimed = None if close.lease_id in self._standing.drawing else close.remainder
-            self._ends.append(LeaseEnd(close.lease_id, bucket.legal_entity_id, left, claimed))
+            self._ends.append(LeaseEnd(close.lease_id, self._entity_of(close.lease_id), left, claimed))
+
+    def return_part(self, part: LeaseReturn) -> None:
+        """Of a lease that has ended nothing can be given back, of any no more than the ledger has on it."""
+        given = self._standing.give(part.lease_id, part.amount)
+        if given is not None:
+            self._parts.append(LeasePart(part.lease_id, self._entity_of(part.lease_id), given, part.amount))
+
+    def extend(self, position: int, extension: Extension) -> None:
+        """From now on the request has this reservation; one that is closed already stays as it is."""
+        place = extension.opening
+        if place in self._closed:
+            return
+        opening = msgspec.structs.replace(
+            self._opening(position, place),
+            input_max=extension.input_max,
+            output_max=extension.output_max,
+            reserved=extension.reserved,
+        )
+        if place in self.opened:
+            self.opened[place] = opening
+        else:
+            self._grown[place] = Grown(place, position, opening)
 
     def outcome(self, batch: Batch) -> Outcome:
         waiting = [(place, opening) for place, opening in self.opened.items() if place not in self._closed]
@@ -225,7 +233,19 @@ class _Sheet:
             unproven=self._unproven,
             through=batch.through_position,
             registered=tuple(self._registered),
+            grown=tuple([self._grown[place] for place in sorted(self._grown)]),
+            lease_parts=tuple(self._parts),
         )
+
+    def _opening(self, position: int, place: int) -> Opening:
+        grown = self._grown.get(place)
+        opening = grown.opening if grown else self.opened.get(place) or self._known.openings.get(place)
+        if opening is None:
+            raise EntryFault(f"the entry at {position} names no opening: there is none at {place}")
+        return opening
+
+    def _entity_of(self, lease_id: int) -> str:
+        return self._standing.buckets[self._standing.bucket_of[lease_id]].legal_entity_id
 
     def _charge(self, opening: Opening, charge: Charge) -> Line:
         amount = charge.amount
@@ -293,28 +313,11 @@ class _Sheet:
             bucket_id = self._standing.bucket_of[end.lease_id]
             source, target = postings.lease(end.lease_id), postings.available(bucket_id)
             yield end.legal_entity_id, (source, target, buckets[bucket_id].unit), end.remainder
+        for part in self._parts:
+            bucket_id = self._standing.bucket_of[part.lease_id]
+            source, target = postings.lease(part.lease_id), postings.available(bucket_id)
+            yield part.legal_entity_id, (source, target, buckets[bucket_id].unit), part.amount
         for (entity, unit), amount in self._lost.items():
             yield entity, (postings.LOSS_UNPROVEN, postings.UNPROVEN, unit), amount
         for (entity, supplier_id, currency), amount in self._costs.items():
             yield entity, (postings.cost(supplier_id), postings.payable(supplier_id), currency), amount
-
-
-def _check(position: int, closing: Closing) -> None:
-    if _below_zero(closing.tokens):
-        raise EntryFault(f"the closing at {position} has negative tokens")
-    for charge in closing.charges:
-        if charge.amount < 0 or _below_zero(charge.tokens):
-            raise EntryFault(f"the closing at {position} has a negative charge")
-    for attempt in closing.attempts:
-        if attempt.cost < 0 or _below_zero(attempt.tokens):
-            raise EntryFault(f"the closing at {position} has a negative cost")
-
-
-def _below_zero(tokens: Tokens) -> bool:
-    return (
-        tokens.input < 0
-        or tokens.output < 0
-        or tokens.cached_input < 0
-        or tokens.cache_write < 0
-        or tokens.reasoning < 0
-    )

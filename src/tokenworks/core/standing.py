@@ -106,6 +106,17 @@ class Standing:
         self._used[bucket_id] = (consumed, net, tax)
         return net - net_before, tax - tax_before
 
+    def give(self, lease_id: int, amount: int) -> int | None:
+        """Take back a part of a lease, no more than is left; None if the lease has ended."""
+        left = self._left.get(lease_id)
+        if left is None:
+            return None
+        given = min(left, amount)
+        self._left[lease_id] = left - given
+        if (bucket_id := self.bucket_of[lease_id]) in self._available:
+            self._available[bucket_id] += given
+        return given
+
     def end(self, lease_id: int) -> int | None:
         """End a lease; gives what was left, or None if it had ended before."""
         left = self._left.pop(lease_id, None)

@@ -33,7 +33,7 @@ from tokenworks.base.journal import (
     split,
 )
 from tokenworks.core import journal
-from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, LeaseTaken, Opening
+from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, LeaseReturn, LeaseTaken, Opening
 from tokenworks.core.usage import NONE
 from tokenworks.core.wire import ShipReply
 from tokenworks.gateway.office import Office
@@ -168,6 +168,8 @@ def left_open(entries: Iterable[tuple[int, Entry]], now_ns: int) -> Iterator[Clo
             _subtract(leases, entry)
         elif isinstance(entry, LeaseTaken):
             leases[entry.lease_id] = entry.amount
+        elif isinstance(entry, LeaseReturn) and entry.lease_id in leases:
+            leases[entry.lease_id] -= entry.amount
         elif isinstance(entry, LeaseClose):
             leases.pop(entry.lease_id, None)
     for position in openings:

@@ -71,6 +71,15 @@ class End(msgspec.Struct, frozen=True):
     posting_id: int | None
 
 
+class Part(msgspec.Struct, frozen=True):
+    """A part of a lease that went back to the bucket while the lease stays open; `claimed` is what its worker said."""
+
+    lease_id: int
+    amount: int
+    claimed: int
+    posting_id: int | None
+
+
 async def granted_before(conn: Connection, names: set[Name], now_ns: int) -> dict[Name, Before]:
     """Leases of these requests that exist already, by request."""
     cursor = await conn.execute(
@@ -242,6 +251,25 @@ async def end_leases(conn: Connection, ends: list[End], now_ns: int) -> None:
     )
     await conn.execute(
         "UPDATE lease SET open = false WHERE id = ANY(%s::bigint[])", (numbers(end.lease_id for end in ends),)
+    )
+
+
+async def return_parts(conn: Connection, parts: list[Part], now_ns: int) -> None:
+    """Add parts that went back; the bucket rows are locked by the caller."""
+    if not parts:
+        return
+    await conn.execute(
+        """
+        INSERT INTO lease_return (lease_id, amount, claimed, posting_id, returned_at_ns)
+        SELECT p.*, %s FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[]) AS p
+        """,
+        (
+            now_ns,
+            numbers(part.lease_id for part in parts),
+            numbers(part.amount for part in parts),
+            numbers(part.claimed for part in parts),
+            numbers(part.posting_id for part in parts),
+        ),
     )
 
 

@@ -11,7 +11,8 @@ from tokenworks.ledger.store import post_all
 
 
 async def hold_open(conn: Connection, epoch: int, now_ns: int) -> int:
-    """Move what open registered leases have not charged from available to them, as far as it is there; how many.
+    """Move what open registered leases have not charged or given back from available to them, as far as it is there;
+    how many.
 
     Expects a sealed transaction. Buckets are locked first, as metering does.
     """
@@ -24,7 +25,10 @@ async def hold_open(conn: Connection, epoch: int, now_ns: int) -> int:
     )
     cursor = await conn.execute(
         """
-        SELECT l.id, b.id, b.legal_entity_id, b.unit, l.amount - coalesce(sum(t.amount), 0), v.balance
+        SELECT l.id, b.id, b.legal_entity_id, b.unit,
+            l.amount - coalesce(sum(t.amount), 0) - coalesce(
+                (SELECT sum(r.claimed - r.amount) FROM lease_return r WHERE r.lease_id = l.id), 0),
+            v.balance
         FROM lease l JOIN bucket b ON b.id = l.bucket_id
         JOIN account v ON v.code = 'bucket/' || b.id || '/available' AND v.unit = b.unit
             AND v.legal_entity_id = b.legal_entity_id

@@ -34,6 +34,7 @@ SEALED = (
         ),
         ("id",),
     ),
+    SealedTable("lease_return", ("id", "lease_id", "amount", "claimed", "returned_at_ns", "posting_id"), ("id",)),
     SealedTable("lease_end", ("lease_id", "how", "remainder", "claimed", "ended_at_ns", "posting_id"), ("lease_id",)),
     SealedTable(
         "ledger_epoch", ("epoch", "cluster", "timeline", "why", "started_at_ns", "settle_until_ns"), ("epoch",)

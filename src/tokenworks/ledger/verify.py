@@ -206,17 +206,23 @@ QUERIES = (
         "leases: granted, returned and ended as the book says",
         "SELECT count(*) FROM lease",
         f"""SELECT 'lease ' || l.id FROM ({_LEASE_BOOK}) l LEFT JOIN lease_end e ON e.lease_id = l.id
-            WHERE l.granted > l.amount OR (l.request_digest <> '' AND (l.balance IS NULL OR l.granted <> l.amount))
+            LEFT JOIN (SELECT lease_id, sum(amount) AS amount, sum(claimed) AS claimed FROM lease_return
+                GROUP BY lease_id) p ON p.lease_id = l.id
+            WHERE l.granted > l.amount OR (l.request_digest <> '' AND (l.balance IS NULL OR l.granted <> l.amount
+                    OR p.claimed <> p.amount))
                 OR l.open <> (e.lease_id IS NULL)
-                OR l.returned <> coalesce(e.remainder, 0)
+                OR l.returned <> coalesce(e.remainder, 0) + coalesce(p.amount, 0)
                 OR (e.lease_id IS NOT NULL AND l.balance <> 0)
                 OR e.claimed <> e.remainder""",  # noqa: S608
     ),
     Query(
-        "lease accounts and lease ends have their lease",
+        "lease accounts, returns and ends have their lease",
         "SELECT count(*) FROM lease_end",
         """SELECT code FROM account a WHERE code LIKE 'lease/%'
                AND NOT EXISTS (SELECT FROM lease l WHERE 'lease/' || l.id = a.code)
+           UNION ALL
+           SELECT 'a return of lease ' || lease_id FROM lease_return r
+               WHERE NOT EXISTS (SELECT FROM lease l WHERE l.id = r.lease_id)
            UNION ALL
            SELECT 'the end of lease ' || lease_id FROM lease_end e
                WHERE NOT EXISTS (SELECT FROM lease l WHERE l.id = e.lease_id)""",

@@ -6,7 +6,8 @@ import msgspec
 
 from tokenworks.core import postings
 from tokenworks.core.journal import Opening, Reserved
-from tokenworks.core.metering import Known, Named
+from tokenworks.core.metering import Known
+from tokenworks.core.named import Named
 from tokenworks.core.standing import OpenLease, SoldBucket, Standing
 from tokenworks.ledger import accounts
 from tokenworks.ledger.arrays import numbers, texts
@@ -118,10 +119,16 @@ async def known_of(conn: Connection, journal_id: str, named: Named, shared: Shar
 
 
 async def _openings(conn: Connection, journal_id: str, positions: list[int]) -> dict[int, Opening]:
+    """Openings that were posted, with the reservation of their last extension."""
     cursor = await conn.execute(
         f"""
-        SELECT position, {", ".join(OPENING_COLUMNS[:-1])}, to_jsonb(reserved) FROM usage_opening
-        WHERE journal_id = %s AND position = ANY(%s::bigint[])
+        SELECT position, {", ".join(f"o.{column}" for column in OPENING_COLUMNS[:-3])},
+            coalesce(e.input_max, o.input_max), coalesce(e.output_max, o.output_max),
+            to_jsonb(coalesce(e.reserved, o.reserved))
+        FROM usage_opening o LEFT JOIN LATERAL (
+            SELECT input_max, output_max, reserved FROM usage_extension e
+            WHERE (e.journal_id, e.position) = (o.journal_id, o.position) ORDER BY extended_at DESC LIMIT 1) e ON true
+        WHERE o.journal_id = %s AND o.position = ANY(%s::bigint[])
         """.encode(),  # noqa: S608 - a column list of ours
         (journal_id, numbers(positions)),
     )

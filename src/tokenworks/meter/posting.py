@@ -5,12 +5,13 @@ several journals go into one transaction; one that is refused does not keep the 
 the books is decided in `core.metering`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
 from tokenworks.base.database import Pool
-from tokenworks.core.metering import Batch, EntryFault, LeaseEnd, Outcome, decide
+from tokenworks.core.metering import Batch, LeaseEnd, Outcome, decide
+from tokenworks.core.named import EntryFault
 from tokenworks.core.standing import Registered
 from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.ledger import epoch, lease_rows
@@ -26,14 +27,20 @@ from tokenworks.meter.rows import Written
 from tokenworks.meter.shipments import Shipment, ShipmentFault
 from tokenworks.meter.tables import SEALED, STREAM
 
+Moved = Callable[[Collection[str]], None]
+
 
 class Posted(msgspec.Struct, frozen=True):
-    """The answer to a shipment, and what was posted of it if anything was. `is_gap`: bytes before it are missing."""
+    """The answer to a shipment, and what was posted of it if anything was. `is_gap`: bytes before it are missing.
+
+    `accounts` are billing accounts of which leases were used or given back, of the whole transaction.
+    """
 
     reply: ShipReply
     outcome: Outcome | None = None
     posting_ids: dict[str, int] = {}
     is_gap: bool = False
+    accounts: frozenset[str] = frozenset()
 
 
 class _New(msgspec.Struct, frozen=True):
@@ -53,9 +60,14 @@ class _New(msgspec.Struct, frozen=True):
 
 
 async def post_batch(
-    pool: Pool, ship: ShipRequest, now_ns: int, feed: Feed, metrics: Metrics | None = None
+    pool: Pool,
+    ship: ShipRequest,
+    now_ns: int,
+    feed: Feed,
+    metrics: Metrics | None = None,
+    moved: Moved = lambda _: None,
 ) -> ShipReply:
-    """Post what is new in one shipment; feed and metrics learn of it after the commit."""
+    """Post what is new in one shipment; feed, metrics and `moved` learn of it after the commit."""
     if not ship.frames and not ship.final:
         return await _told(pool, ship)
     try:
@@ -63,7 +75,7 @@ async def post_batch(
     except ShipmentFault as fault:
         return await refused(pool, ship, str(fault))
     (posted,) = await post_shipments(pool, [shipment], now_ns)
-    tell([posted], now_ns, feed, metrics)
+    tell([posted], now_ns, feed, metrics, moved)
     return posted.reply
 
 
@@ -110,8 +122,11 @@ def _in_epoch(posted: Posted, number: int) -> Posted:
     return msgspec.structs.replace(posted, reply=reply)
 
 
-def tell(posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | None) -> None:
-    """Let feed and metrics know of what was committed."""
+def tell(
+    posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | None, moved: Moved = lambda _: None
+) -> None:
+    """Let feed and metrics know of what was committed, and `moved` of the billing accounts whose balance changed."""
+    moved({account for one in posted for account in one.accounts})
     for one in posted:
         if one.outcome is not None and metrics is not None:
             metrics.observe(one.outcome)
@@ -153,7 +168,11 @@ async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling
             answers[batch.journal_id] = Posted(ShipReply(outcome.through, _waits(batch.journal_id, outcome.through)))
             continue
         decided.append((one, msgspec.structs.replace(batch, through_position=outcome.through), outcome))
-    return answers | await _write(conn, decided, now_ns)
+    accounts = frozenset([bucket.billing_account_id for bucket in shared.buckets.values()])
+    written = await _write(conn, decided, now_ns)
+    return answers | {
+        journal_id: msgspec.structs.replace(posted, accounts=accounts) for journal_id, posted in written.items()
+    }
 
 
 async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], now_ns: int) -> dict[str, Posted]:
@@ -170,6 +189,12 @@ async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], n
             for (_, batch, outcome), mine in zip(decided, posting_ids, strict=True)
         ],
     )
+    parts = [
+        lease_rows.Part(part.lease_id, part.amount, part.claimed, mine[part.legal_entity_id] if part.amount else None)
+        for (_, _, outcome), mine in zip(decided, posting_ids, strict=True)
+        for part in outcome.lease_parts
+    ]
+    await lease_rows.return_parts(conn, parts, now_ns)
     ends = [
         _end(end, mine)
         for (_, _, outcome), mine in zip(decided, posting_ids, strict=True)

@@ -16,7 +16,7 @@ from tokenworks.ledger import seal
 from tokenworks.ledger.copied import composites, elements, nested, plain, remembered
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter import partitions
-from tokenworks.meter.tables import OPENING, RECORD, first_id
+from tokenworks.meter.tables import EXTENSION, OPENING, RECORD, first_id
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -28,18 +28,31 @@ class Written(msgspec.Struct, frozen=True):
 
 
 async def write(conn: Connection, batches: list[Written]) -> None:
-    """Add openings that wait, and records with their charges and attempts; batches in the order of their journals."""
+    """Add openings that wait, what grew of those that waited before, and records with their charges and attempts.
+
+    Batches come in the order of their journals.
+    """
     records = [record for batch in batches for record in batch.outcome.records]
     if records:
         days = partitions.days_of([record.opening.opened_at_ns for record in records])
         await partitions.make(conn, days)
     await seal.copy(conn, OPENING, chain.from_iterable(map(_waiting, batches)))
+    await seal.copy(conn, EXTENSION, chain.from_iterable(map(_grown, batches)))
     await seal.copy(conn, RECORD, _records(batches, first_id(seal.head_of(conn).seq)))
 
 
 def _waiting(batch: Written) -> Iterator[str]:
     for position, opening in batch.outcome.waiting:
         yield f"{remembered[batch.journal_id]}\t{position}\t{_opening(opening)}"
+
+
+def _grown(batch: Written) -> Iterator[str]:
+    for grown in batch.outcome.grown:
+        opening = grown.opening
+        yield (
+            f"{remembered[batch.journal_id]}\t{grown.position}\t{grown.at}\t{opening.input_max}\t"
+            f"{opening.output_max}\t{_reserved(opening)}"
+        )
 
 
 def _records(batches: Iterable[Written], number: int) -> Iterator[str]:
@@ -69,14 +82,16 @@ def _record(record: Record) -> str:
 
 
 def _opening(opening: Opening) -> str:
-    reserved = [
-        f"{part.lease_id},{nested[part.bucket_id]},{nested[part.unit]},{part.amount}" for part in opening.reserved
-    ]
     return (
         f"{plain(opening.request_id)}\t{opening.opened_at_ns}\t{remembered[opening.legal_entity_id]}\t"
         f"{remembered[opening.billing_account_id]}\t{remembered[opening.key_id]}\t{remembered[opening.model]}\t"
-        f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t{composites(reserved)}"
+        f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t{_reserved(opening)}"
     )
+
+
+def _reserved(opening: Opening) -> str:
+    parts = [f"{part.lease_id},{nested[part.bucket_id]},{nested[part.unit]},{part.amount}" for part in opening.reserved]
+    return composites(parts)
 
 
 def _charge(line: Line) -> str:

@@ -16,7 +16,7 @@ from tokenworks.core.wire import SHIP, ShipReply, ShipRequest
 from tokenworks.ledger.faults import LedgerFault
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
-from tokenworks.meter.posting import post_batch
+from tokenworks.meter.posting import Moved, post_batch
 
 # While one shipment commits, the next ones are decoded.
 AT_ONCE = 4
@@ -27,14 +27,15 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Metering:
-    """Serves `wire.SHIP`; `start` and `stop` frame its life."""
+    """Serves `wire.SHIP`; `start` and `stop` frame its life. `moved` hears whose balance changed, after each commit."""
 
-    def __init__(self, pool: Pool, bus: Bus, feed: Feed, metrics: Metrics) -> None:
+    def __init__(self, pool: Pool, bus: Bus, feed: Feed, metrics: Metrics, moved: Moved = lambda _: None) -> None:
         self._pool = pool
         self._bus = bus
         self._served: Served | None = None
         self._feed = feed
         self._metrics = metrics
+        self._moved = moved
         # A lock is there for as long as a shipment of its journal is: many journals never ship a final one.
         self._journals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._heard_ns: dict[str, int] = {}
@@ -52,7 +53,7 @@ class Metering:
         """Post one shipment. After a fault of the database nothing is claimed beyond what the shipper knew."""
         try:
             async with self._journals.setdefault(ship.journal_id, asyncio.Lock()):
-                reply = await post_batch(self._pool, ship, clock.wall_ns(), self._feed, self._metrics)
+                reply = await post_batch(self._pool, ship, clock.wall_ns(), self._feed, self._metrics, self._moved)
         except (psycopg.Error, LedgerFault) as fault:
             first_line = str(fault).partition("\n")[0]
             reply = ShipReply(ship.from_position, f"the ledger cannot post now: {first_line}")

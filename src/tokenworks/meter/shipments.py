@@ -10,7 +10,7 @@ import msgspec
 from tokenworks.base.journal import FrameFault, split
 from tokenworks.core import journal
 from tokenworks.core.journal import Entry, Head
-from tokenworks.core.metering import EntryFault, Named, named
+from tokenworks.core.named import EntryFault, Named, named
 from tokenworks.core.wire import ShipRequest
 
 _ENTRIES_AT_ONCE = 250

@@ -18,6 +18,7 @@ SHIPMENT_COLUMNS = (
     *("unproven", "final", "posted_at_ns"),
 )
 WAITING_COLUMNS = ("journal_id", "position", *OPENING_COLUMNS)
+EXTENSION_COLUMNS = ("journal_id", "position", "extended_at", "input_max", "output_max", "reserved")
 RECORD_COLUMNS = (
     *("id", "journal_id", "position", "closing_position", *OPENING_COLUMNS, *CLOSING_COLUMNS),
     *("charges", "attempts", "posting_id"),
@@ -25,7 +26,8 @@ RECORD_COLUMNS = (
 
 OPENING = SealedTable("usage_opening", WAITING_COLUMNS, ("journal_id", "position"), copied=True)
 RECORD = SealedTable("usage_record", RECORD_COLUMNS, ("id",), copied=True, follows_seal=True)
-SEALED = (SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")), OPENING, RECORD)
+EXTENSION = SealedTable("usage_extension", EXTENSION_COLUMNS, ("journal_id", "position", "extended_at"), copied=True)
+SEALED = (SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")), OPENING, EXTENSION, RECORD)
 
 _ORDINAL_BITS = 20
 

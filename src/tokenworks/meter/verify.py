@@ -113,6 +113,37 @@ QUERIES = (
               OR (NOT c.proven AND (c.revenue <> 0 OR NOT r.flags @> ARRAY['unproven']))""",
     ),
     Query(
+        "no charge is above what was reserved for its request",
+        _CHARGES_COUNTED,
+        """SELECT r.request_id || ' lease ' || c.lease_id || ': ' || c.amount || ' of ' || coalesce(v.amount, 0)
+           FROM usage_record r
+           CROSS JOIN LATERAL (
+               SELECT lease_id, sum(amount) AS amount FROM unnest(r.charges) WHERE proven GROUP BY lease_id) c
+           LEFT JOIN LATERAL (SELECT lease_id, sum(amount) AS amount FROM unnest(r.reserved) GROUP BY lease_id) v
+               USING (lease_id)
+           WHERE c.amount > coalesce(v.amount, 0)
+           UNION ALL
+           SELECT request_id || ': more tokens than its bound' FROM usage_record
+           WHERE tokens_input + tokens_cached_input + tokens_cache_write > input_max
+               OR tokens_output + tokens_reasoning > output_max""",
+    ),
+    Query(
+        "extensions have their opening, and reservations only grow",
+        "SELECT count(*) FROM usage_extension",
+        """SELECT concat_ws(' ', 'extension', journal_id, 'at', extended_at) FROM (
+               SELECT e.*, coalesce(lag(e.output_max) OVER w, o.output_max) AS output_before,
+                   coalesce(lag(e.input_max) OVER w, o.input_max) AS input_before
+               FROM usage_extension e LEFT JOIN usage_opening o USING (journal_id, position)
+               WINDOW w AS (PARTITION BY e.journal_id, e.position ORDER BY e.extended_at)) x
+           WHERE output_before IS NULL OR output_max < output_before OR input_max < input_before
+               OR extended_at <= position
+           UNION ALL
+           SELECT r.request_id FROM usage_record r JOIN (
+               SELECT journal_id, position, max(output_max) AS output_max FROM usage_extension
+               GROUP BY journal_id, position) e USING (journal_id, position)
+           WHERE r.output_max < e.output_max""",
+    ),
+    Query(
         "charges sum to what was spent, per posting",
         _CHARGES_COUNTED,
         _same_sums(

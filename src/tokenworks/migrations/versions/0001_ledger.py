@@ -131,6 +131,17 @@ CREATE INDEX lease_sealed ON lease (stream, seq);
 CREATE INDEX lease_open_by_bucket ON lease (bucket_id) WHERE open;
 CREATE INDEX lease_open_by_worker ON lease (worker) WHERE open;
 CREATE INDEX lease_open_by_deadline ON lease (use_until_ns) WHERE open;
+CREATE TABLE lease_return (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lease_id bigint NOT NULL REFERENCES lease,
+    amount numeric(40, 0) NOT NULL CHECK (amount >= 0),
+    claimed numeric(40, 0) NOT NULL,
+    returned_at_ns bigint NOT NULL,
+    posting_id bigint REFERENCES posting,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX lease_return_sealed ON lease_return (stream, seq);
+CREATE INDEX lease_return_lease ON lease_return (lease_id);
 CREATE TABLE lease_end (
     lease_id bigint PRIMARY KEY REFERENCES lease,
     how text NOT NULL CHECK (how IN ('closed', 'reclaimed')),

@@ -107,6 +107,16 @@ CREATE TABLE usage_opening (
     {SEALED_COLUMNS},
     PRIMARY KEY (journal_id, position)
 );
+CREATE TABLE usage_extension (
+    journal_id text COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    extended_at bigint NOT NULL,
+    input_max bigint NOT NULL,
+    output_max bigint NOT NULL,
+    reserved reserved_part[] NOT NULL,
+    {SEALED_COLUMNS},
+    PRIMARY KEY (journal_id, position, extended_at)
+);
 """
 
 RECORD = f"""
