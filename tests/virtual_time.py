@@ -41,9 +41,22 @@ def run(main: Coroutine[Any, Any, None], *, at_ns: int = 1_700_000_000 * clock.S
     try:
         with clock.replaced(lambda: at_ns + selector.now_ns, lambda: clock.SECOND + selector.now_ns):
             loop.run_until_complete(main)
+            loop.run_until_complete(_settle())
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+
+
+async def _settle() -> None:
+    """Connections that were just accepted, or closed, come to their end."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def passes(ms: int) -> None:

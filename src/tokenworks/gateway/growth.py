@@ -20,8 +20,6 @@ from tokenworks.gateway.upstream import Upstream
 
 # So many tokens before the paid limit, for each choice, more is asked for.
 _AHEAD_TOKENS = 16
-# What a stream goes on with rather than wait for a whole step.
-_STEP_LEAST_TOKENS = 16
 _NO_SPACE = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.")
 
 
@@ -51,12 +49,12 @@ class Growth:
         # By bytes an answer may be longer than by deltas: some endpoints put several tokens into one.
         seen = max(delivery.tally.output, delivery.tally.text_bytes // delivery.route.model.bytes_per_token)
         if delivery.covered.output_max - seen <= _AHEAD_TOKENS * self._choices:
-            self._start(self._gateway.settings.lease_step_tokens * self._choices, _STEP_LEAST_TOKENS, 1)
+            self._start(self._gateway.settings.lease_step_tokens * self._choices, 1)
 
     async def more(self, upstream: Upstream) -> Refusal | None:
         """At the limit: wait for more, the endpoint held back; the refusal where nothing more can be had."""
         if self._ask is None:
-            self._start(self._gateway.settings.lease_step_tokens * self._choices, _STEP_LEAST_TOKENS, 1)
+            self._start(self._gateway.settings.lease_step_tokens * self._choices, 1)
         upstream.pause()
         try:
             refusal = await self._answered()
@@ -76,7 +74,7 @@ class Growth:
             if self._ask is not None:
                 await self._answered()
                 return await self.cover(reported)
-            self._start(missing, missing, missing, may_wait=False)
+            self._start(missing, missing, may_wait=False)
             if await self._answered() is None:
                 await self.written()
         return None
@@ -93,7 +91,8 @@ class Growth:
         if self._ask is not None:
             self._gateway.leases.end(self._delivery.holding, self._ask)
 
-    def _start(self, wanted: int, likely: int, least: int, *, may_wait: bool = True) -> None:
+    def _start(self, wanted: int, enough: int, *, may_wait: bool = True) -> None:
+        """Ask for so many tokens; what there is will do from `enough` on, rather than to wait."""
         delivery = self._delivery
         wanted = min(wanted, delivery.reservation.short.output_max)
         wait_ms = self._gateway.settings.lease_wait_ms if may_wait else 0
@@ -101,8 +100,8 @@ class Growth:
             delivery.request.model,
             delivery.reservation,
             Need(0, wanted),
-            Need(0, min(wanted, likely)),
-            Need(0, min(wanted, least)),
+            Need(0, min(wanted, enough)),
+            Need(0, min(wanted, enough)),
             delivery.tariffs,
             self._answer,
             clock.boot_ns() + wait_ms * clock.MS,

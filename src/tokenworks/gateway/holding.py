@@ -53,7 +53,7 @@ class Pace(msgspec.Struct):
     def learn(self, written: int) -> None:
         """An answer ended with this many output tokens for each choice."""
         known = self.written
-        self.written = written if written >= known else known - (known - written) // _FORGETTING
+        self.written = written if written >= known else known + (written - known) // _FORGETTING
 
     def likely(self, first_guess: int) -> int:
         """Output tokens that are likely to be enough for one choice."""

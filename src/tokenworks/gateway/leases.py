@@ -233,9 +233,10 @@ class Leases:
         self._return(holding, clock.boot_ns())
 
     def _return(self, holding: Holding, now_ns: int, *, has_lapsed: bool = False) -> None:
-        """Journal what goes back: slices not worth keeping; of a low account all that is free, of slices in use too.
+        """Journal what goes back: slices not worth keeping; of a low account all that is idle.
 
-        So what the ledger is asked for then is all that a request needs, and all that is free is there.
+        Where somebody waits for the balance, here or elsewhere, free parts of slices in use go back too: what the
+        ledger is asked for is then all that a request needs, and all that is free is there.
         """
         purse = holding.purse
         is_low = now_ns < holding.short_until_ns
@@ -246,7 +247,8 @@ class Leases:
         for held in idle:
             if self._append(LeaseClose(held.lease_id, held.free)):
                 purse.remove(held)
-        if is_low or has_lapsed:
-            for held in purse.spare(now_ns, keep=not is_low):
+        is_wanted = now_ns < holding.recalled_until_ns or (is_low and holding.waiting > 0)
+        if is_wanted or has_lapsed:
+            for held in purse.spare(now_ns, keep=not is_wanted):
                 if self._append(LeaseReturn(held.lease_id, held.free)):
                     purse.give_back(held, held.free)

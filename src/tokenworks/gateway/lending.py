@@ -201,10 +201,11 @@ class Lending:
             need = line.renewal or NOTHING
         else:
             wait_ns = max(0, ask.deadline_ns - now_ns)
-            got = _less(ask.need, self._lacking(holding, ask, ask.need))
+            lacking = self._lacking(holding, ask, ask.need)
+            got = _less(ask.need, lacking)
             likely, least = _less(ask.likely, got), _less(ask.least, got)
             if now_ns < holding.short_until_ns:
-                need = likely
+                need = lacking if ask.extends else likely
             else:
                 waiting = [each.need for each in line.asks if not each.is_over]
                 total = Need(sum(each.input_max for each in waiting), sum(each.output_max for each in waiting))
@@ -242,13 +243,14 @@ class Lending:
         return trial.short
 
     def _attempt(self, holding: Holding, ask: Ask) -> Reservation | None:
-        """Serve an ask from the slices at hand: with all it needs; of a low account with what is likely to do."""
-        is_short = clock.boot_ns() < holding.short_until_ns
-        wanted = ask.likely if is_short and not ask.extends else ask.need
-        found = self._grown(holding, ask, wanted, wanted)
-        if found is None and ask.extends and ask.likely != ask.need:
-            found = self._grown(holding, ask, ask.likely, ask.likely)
-        return found
+        """Serve an ask from the slices at hand: with all it needs; of a low account with what is likely to do.
+
+        A stream that runs goes on with whatever there is.
+        """
+        if ask.extends:
+            return self._grown(holding, ask, ask.need, ask.least)
+        wanted = ask.likely if clock.boot_ns() < holding.short_until_ns else ask.need
+        return self._grown(holding, ask, wanted, wanted)
 
     def _take_what_there_is(self, holding: Holding, ask: Ask, *, elsewhere: bool) -> None:
         """The ledger gave, and yet not all that the first needs. Where nothing is with others, no more is to be had:
