@@ -142,7 +142,7 @@ class Leases:
             holding.due_ns = 0
             self._return(holding, now_ns, has_lapsed=True)
             for line in holding.lines.values():
-                if line.unanswered:
+                if line.unanswered or line.first() is not None:
                     self._lending.start(holding, line)
             if holding.is_needed() or now_ns - holding.active_ns < self._life_ns:
                 self.watch(holding, now_ns)

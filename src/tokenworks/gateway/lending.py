@@ -135,9 +135,7 @@ class Lending:
         finally:
             line.is_asking = False
             line.renewal = None
-            self._keeper.keep_little(holding)
-            if line.first() is not None:
-                self.start(holding, line)
+        self._keeper.keep_little(holding)
 
     async def _heed(self, holding: Holding, line: Line, ask: Ask | None, reply: LeaseReply) -> None:
         """What the ledger's answer means for those that wait; `ask` is the one that was asked for."""
