@@ -145,6 +145,37 @@ def test_full_disk_refuses_openings_and_takes_every_closing(
     assert valid_end(writer.folder) == writer.written
 
 
+@pytest.mark.parametrize(("first", "more", "longest"), [(100, 80, 900), (892, 4_000, 32_760), (10, 1, 12)])
+def test_full_disk_refuses_extensions_and_takes_every_closing_as_long_as_promised(
+    writer: JournalWriter, disk: FailingDisk, first: int, more: int, longest: int
+) -> None:
+    disk.full = True
+    promised: dict[int, int] = {}
+    while isinstance(position := writer.append_opening(b"o" * 92, first), int):
+        promised[position] = first
+        for closing in range(first + more, longest + 1, more):
+            if not isinstance(writer.append_extension(b"e" * 50, position, closing), int):
+                break
+            promised[position] = closing
+    assert max(promised.values()) > first
+    for opening, closing in promised.items():
+        writer.append_closing(bytes(closing), opening)
+    writer.flush()
+    assert valid_end(writer.folder) == writer.written
+
+
+def test_an_extension_belongs_to_one_opening_and_takes_nothing_away(writer: JournalWriter) -> None:
+    opening = writer.append_opening(b"o", 10)
+    assert isinstance(opening, int)
+    assert isinstance(writer.append_extension(b"e", opening, 5), int)
+    assert isinstance(writer.append_extension(b"e", opening, 12), int)
+    with pytest.raises(ValueError, match="would not fit a frame"):
+        writer.append_extension(b"e", opening, PAYLOAD_BYTES_MAX + 1)
+    writer.append_closing(b"c" * 12, opening)
+    with pytest.raises(ValueError, match="waits for its closing"):
+        writer.append_extension(b"e", opening, 12)
+
+
 def test_a_disk_with_space_again_takes_openings_again(writer: JournalWriter, disk: FailingDisk) -> None:
     disk.full = True
     while isinstance(writer.append_opening(b"o" * 92, 892), int):

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenworks.core.journal import Attempt, Checkpoint, Closing, Entry, Head, LeaseClose, Opening
+from tokenworks.core.journal import (
+    Attempt,
+    Checkpoint,
+    Closing,
+    Entry,
+    Extension,
+    Head,
+    LeaseClose,
+    LeaseReturn,
+    Opening,
+    Reserved,
+)
 from tokenworks.core.metering import Batch, Known, Outcome, decide
 from tokenworks.core.named import EntryFault, Named, named
 from tokenworks.core.purse import Charge
@@ -37,6 +48,10 @@ def closing(at: int, *charges: Charge, cost: int = 0) -> Closing:
     return Closing(at, 9, "finished", "counted", NONE, NONE, None, (), charges, attempts, 2)
 
 
+def grown(at: int, output_max: int) -> Extension:
+    return Extension(at, 50, output_max, (Reserved(1, "b", "token", 50 + output_max),))
+
+
 def run(entries: list[Entry], state: Known | None = None) -> Outcome:
     batch, state = Batch("j", 0, 900, 77, tuple(enumerate(entries))), state or known()
     state.confirm(named(batch.entries))
@@ -59,6 +74,14 @@ def moved(outcome: Outcome) -> dict[tuple[str, str, str], int]:
         ([LeaseClose(1, 50), LeaseClose(1, 50)], {BACK: 50}),
         ([LeaseClose(2, 50)], {}),
         ([LeaseClose(1, 50), opening(), closing(1, charge(10))], {BACK: 50, LOST: 10}),
+        ([LeaseReturn(1, 20), LeaseClose(1, 30)], {BACK: 50}),
+        ([LeaseReturn(1, 20), LeaseReturn(1, 20), opening(), closing(2, charge(11))], {BACK: 40, LOST: 11}),
+        ([opening(), LeaseReturn(1, 40), closing(0, charge(10))], {BACK: 40, SPENT: 10, EARNED: 900}),
+        ([LeaseReturn(1, 60)], {BACK: 50}),
+        ([LeaseReturn(2, 10)], {}),
+        ([LeaseClose(1, 50), LeaseReturn(1, 10)], {BACK: 50}),
+        ([opening(), grown(0, 60), closing(0, charge(10))], {SPENT: 10, EARNED: 900}),
+        ([opening(), closing(0, charge(10)), grown(0, 60)], {SPENT: 10, EARNED: 900}),
         ([opening(), closing(0, charge(51))], {LOST: 51}),
         ([opening(), closing(0, charge(30), charge(30))], {SPENT: 30, EARNED: 2_700, LOST: 30}),
         ([opening(), closing(0, charge(10, lease_id=2))], {LOST: 10}),
@@ -130,6 +153,21 @@ def test_unproven_records_are_flagged() -> None:
     assert outcome.unproven == 1
 
 
+def test_the_last_extension_is_the_records_reservation() -> None:
+    outcome = run([opening(), grown(0, 60), grown(0, 70), closing(0, charge(1)), opening("b"), grown(4, 80)])
+    (record,) = outcome.records
+    assert (record.opening.output_max, record.opening.reserved[0].amount) == (70, 120)
+    assert [opening.output_max for _, opening in outcome.waiting] == [80]
+    assert outcome.grown == ()
+    later = run([HEAD, grown(-5, 60), grown(-5, 70), grown(-6, 90)], known(openings={-5: opening(), -6: opening()}))
+    assert [(each.position, each.at, each.opening.output_max) for each in later.grown] == [(-6, 3, 90), (-5, 2, 70)]
+
+
+def test_a_part_given_back_says_what_was_claimed() -> None:
+    (part,) = run([LeaseReturn(1, 60)]).lease_parts
+    assert (part.amount, part.claimed) == (50, 60)
+
+
 def test_a_lease_end_says_what_the_worker_claimed() -> None:
     (end,) = run([LeaseClose(1, 49)]).lease_ends
     assert (end.remainder, end.claimed) == (50, 49)
@@ -143,8 +181,15 @@ def test_a_lease_end_says_what_the_worker_claimed() -> None:
         [opening(), closing(0, charge(-1))],
         [opening(), closing(0, cost=-1)],
         [closing(1), opening()],
+        [LeaseReturn(1, -1)],
+        [grown(5, 60)],
+        [grown(1, 60), opening()],
+        [opening(), grown(0, -1)],
     ],
-    ids=["no opening", "second head", "negative charge", "negative cost", "closed before it is opened"],
+    ids=[
+        *("no opening", "second head", "negative charge", "negative cost", "closed before it is opened"),
+        *("negative return", "nothing to extend", "extended before it is opened", "negative extension"),
+    ],
 )
 def test_what_no_worker_writes(entries: list[Entry]) -> None:
     with pytest.raises(EntryFault):

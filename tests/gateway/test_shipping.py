@@ -12,7 +12,17 @@ from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import JournalWriter, list_journals
 from tokenworks.core import journal
-from tokenworks.core.journal import Attempt, Checkpoint, Closing, Entry, Head, LeaseClose, LeaseTaken, Opening
+from tokenworks.core.journal import (
+    Attempt,
+    Checkpoint,
+    Closing,
+    Entry,
+    Head,
+    LeaseClose,
+    LeaseReturn,
+    LeaseTaken,
+    Opening,
+)
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import NONE, Tokens
 from tokenworks.core.wire import ShipReply, ShipRequest
@@ -54,6 +64,10 @@ DEAD: dict[str, tuple[list[tuple[int, Entry]], list[Closing | LeaseClose]]] = {
     "a lease used and closed": (
         [(5, LeaseTaken(1, 100)), (10, opening(1)), (20, closing(10, (CHARGE,))), (30, LeaseClose(1, 85))],
         [],
+    ),
+    "a part returned": (
+        [(5, LeaseTaken(1, 100)), (10, opening(1)), (15, LeaseReturn(1, 30)), (20, closing(10, (CHARGE,)))],
+        [LeaseClose(1, 55)],
     ),
     "a lease used": ([(5, LeaseTaken(1, 100)), (10, opening(1)), (20, closing(10, (CHARGE,)))], [LeaseClose(1, 85)]),
     "a lease used by an orphan": (
