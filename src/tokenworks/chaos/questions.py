@@ -18,7 +18,7 @@ INPUT_TOKENS = 20
 
 _WORDS = re.compile(rb"(\d+) words, (\d+) at a time, (\d+) ms apart")
 _DRAW_BYTES = 16
-_STEADY_OF_256 = 180
+_STEADY_OF_256 = 192
 
 
 class Script(msgspec.Struct, frozen=True, array_like=True):
@@ -69,8 +69,8 @@ def script_of(body: bytes) -> Script | None:
 def drawn(seed: int, count: int, keys: int, steady: int) -> Iterator[Question]:
     """So many questions of customers 0 … keys - 1, of whom the first `steady` have large packages.
 
-    Those ask seven tenths, by Zipf's law; the rest, whose balance is near zero, ask alike. Nine questions in twenty are
-    unstreamed, one in fifty is for a long stream; one in ten allows for less than the answer would have.
+    Those ask three quarters, by Zipf's law; the rest, whose balance is near zero, ask alike. Half the questions are
+    unstreamed, one in sixty is for a long stream; one in ten allows for less than the answer would have.
     """
     dice = hashlib.shake_128(b"tokenworks chaos %d" % seed).digest(_DRAW_BYTES * count)
     ranks = by_zipf(steady, count)
@@ -82,10 +82,10 @@ def drawn(seed: int, count: int, keys: int, steady: int) -> Iterator[Question]:
 
 def _question(throw: bytes, account: int) -> Question:
     kind, length, piece, pause, room, usage = throw[0], throw[1], throw[2], throw[3], throw[4], throw[5]
-    streamed = kind >= 115
-    if kind >= 251:
+    streamed = kind >= 128
+    if kind >= 252:
         script = Script(150 + length, 8 + piece % 8, 40 + pause % 40)
     else:
-        script = Script(4 + length % 40, 4 + piece % 8, 4 + pause % 24)
+        script = Script(4 + length % 40, 6 + piece % 8, 4 + pause % 24)
     limit = script.tokens * 3 // 4 if room < 26 else script.tokens * (1 + room % 4)
     return Question(account, streamed, streamed and usage % 2 == 0, limit, script)
