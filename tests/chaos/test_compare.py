@@ -29,7 +29,10 @@ def record(output: int, charged: int, request_id: str = "req-1", account: str = 
         (COMPLETE, [record(30, 0, unproven=50)], 0, ["its answer said 50 charged", "counted 50 tokens, posted 50"]),
         (COMPLETE, [record(30, 50, account="acc-1")], 0, ["asked by acc-0, posted to acc-1"]),
         (COMPLETE, [record(30, 50), record(1, 21, "req-9")], 0, ["posted, and no customer has asked for it"]),
-        (Answer(STREAM, "complete", "req-1", 200, deltas=30), [record(30, 50)], 0, []),
+        (Answer(STREAM, "complete", "req-1", 200, deltas=300), [record(300, 320)], 0, []),
+        (Answer(STREAM, "complete", "req-1", 200, deltas=300), [record(301, 321)], 1, ["counted 320 tokens, charged"]),
+        # Ended early for want of balance: the customer knows the deltas, and not how the prompt was counted.
+        (Answer(STREAM, "complete", "req-1", 200, deltas=29), [record(29, 49)], 0, []),
         (Answer(STREAM, "complete", "req-1", 200, deltas=29), [record(30, 50)], 1, ["counted 49 tokens, charged 50"]),
         (Answer(WHOLE, "refused", "req-1", 402, "balance_used_up"), [], 0, []),
         (Answer(WHOLE, "refused", "req-1", 502, "endpoint_broken"), [record(0, 0)], 0, []),

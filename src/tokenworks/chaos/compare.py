@@ -131,7 +131,7 @@ class _Sheet:
         )
 
     def _complete(self, answer: Answer, record: Posted | None) -> None:
-        counted = _counted(answer)
+        counted = _counted(answer, record)
         self._tokens["counted"] += counted
         if record is None:
             self._found(answer.request_id, f"answered with {counted} tokens, and not posted")
@@ -171,9 +171,17 @@ class _Sheet:
         self._found(request_id, why)
 
 
-def _counted(answer: Answer) -> int:
-    """What the customer counts of a complete answer: its usage, else the prompt and the deltas."""
-    return sum(answer.usage) if answer.usage else INPUT_TOKENS + answer.deltas
+def _counted(answer: Answer, record: Posted | None) -> int:
+    """What the customer counts of a complete answer: its usage, else the prompt and the deltas.
+
+    Of a stream that was ended early because no more could be paid for, no usage came: how the prompt was counted then
+    is the gateway's affair, within its bound.
+    """
+    if answer.usage:
+        return sum(answer.usage)
+    if record and answer.deltas < answer.question.output_most:
+        return min(record.tokens_input, _input_most(answer.question)) + answer.deltas
+    return INPUT_TOKENS + answer.deltas
 
 
 def _input_most(question: Question) -> int:
