@@ -40,7 +40,10 @@ async def test_a_sale_books_nine_yuan_ninety(database: Pool) -> None:
     async with database.connection() as conn:
         (shown,) = await wallet(conn, "acc")
         assert (shown.issued, shown.available, shown.recognised, shown.bucket.id) == (GRANTED, GRANTED, 0, "b")
-        assert [line.code for line in await accounts(conn, "bucket/b/")] == ["bucket/b/available", "bucket/b/issued"]
+        assert [line.code for line in await accounts(conn, "bucket/b/") if line.balance] == [
+            "bucket/b/available",
+            "bucket/b/issued",
+        ]
         assert await accounts(conn, "", "another") == []
 
 

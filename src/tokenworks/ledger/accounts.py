@@ -5,7 +5,7 @@ are remembered for a database as one run of its server knows it, so that a datab
 an id may have become another account's, is asked anew.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from tokenworks.core.postings import normal_side
@@ -14,6 +14,7 @@ from tokenworks.ledger.faults import LedgerFault, Overdrawn
 from tokenworks.ledger.seal import Connection
 
 Key = tuple[str, str, str]  # legal entity, code, unit
+Change = tuple[int, int, Key]  # account, what is added on its normal side, and which account it is
 
 REMEMBERED_MAX = 500_000
 
@@ -26,40 +27,47 @@ _by_connection: WeakKeyDictionary[Connection, _Ids] = WeakKeyDictionary()
 _by_database: WeakValueDictionary[tuple[str, str], _Ids] = WeakValueDictionary()
 
 
-async def find(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
-    """The ids of the accounts that exist."""
+async def find(conn: Connection, keys: Sequence[Key]) -> list[int | None]:
+    """The ids of the accounts, in the order of the keys; None for those that do not exist."""
     known = await _known(conn)
-    found = {key: known[key] for key in keys if key in known}
-    if len(found) < len(keys):
-        found |= await _look_up(conn, [key for key in keys if key not in found], known)
-    return found
+    ids = [known.get(key) for key in keys]
+    missing = [key for key, number in zip(keys, ids, strict=True) if number is None]
+    if not missing:
+        return ids
+    found = await _look_up(conn, missing, known)
+    return [found.get(key) if number is None else number for key, number in zip(keys, ids, strict=True)]
 
 
-async def open_all(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
-    """The ids of the accounts; those that do not exist are added, with nothing on them."""
-    found = await find(conn, keys)
-    missing = sorted(key for key in keys if key not in found)
+async def open_all(conn: Connection, keys: Sequence[Key]) -> list[int]:
+    """The ids of the accounts, in the order of the keys; those that do not exist are added, with nothing on them."""
+    ids = await find(conn, keys)
+    missing = sorted(key for key, number in zip(keys, ids, strict=True) if number is None)
     if missing:
         await _create(conn, missing)
-        found |= await find(conn, missing)
-    return found
+        ids = await find(conn, keys)
+    return [number for number in ids if number is not None]
 
 
-async def balances(conn: Connection, keys: Collection[Key]) -> dict[Key, int]:
-    """The balances of the accounts that exist. Whoever decides by them holds what keeps them from changing."""
-    keys_by_id = {number: key for key, number in (await find(conn, keys)).items()}
-    cursor = await conn.execute("SELECT id, balance FROM account WHERE id = ANY(%s::bigint[])", (numbers(keys_by_id),))
-    return {keys_by_id[number]: int(balance) for number, balance in await cursor.fetchall()}
+async def balances(conn: Connection, keys: Sequence[Key]) -> list[int | None]:
+    """The balances of the accounts, in the order of the keys; None for those that do not exist.
+
+    Whoever decides by them holds what keeps them from changing.
+    """
+    ids = await find(conn, keys)
+    existing = numbers(number for number in ids if number is not None)
+    cursor = await conn.execute("SELECT id, balance::text FROM account WHERE id = ANY(%s::bigint[])", (existing,))
+    held: dict[int | None, str] = dict(await cursor.fetchall())
+    return [int(held[number]) if number in held else None for number in ids]
 
 
-async def change(conn: Connection, ids: Mapping[Key, int], changes: Mapping[Key, int]) -> None:
+async def change(conn: Connection, changes: Sequence[Change]) -> None:
     """Add to balances, which locks the rows in the order of their ids; `Overdrawn` if one would be below zero.
 
     The order is that of a nested loop over the sorted changes, which a sealed transaction makes the planner use.
     Locking the rows first would write each of them twice.
     """
-    keys = sorted((key for key, amount in changes.items() if amount), key=ids.__getitem__)
-    if not keys:
+    changes = sorted(one for one in changes if one[1])
+    if not changes:
         return
     cursor = await conn.execute(
         """
@@ -67,19 +75,19 @@ async def change(conn: Connection, ids: Mapping[Key, int], changes: Mapping[Key,
         FROM (SELECT * FROM unnest(%s::bigint[], %s::numeric[]) AS u (id, change) ORDER BY id) c
         WHERE a.id = c.id AND a.balance + c.change >= 0
         """,
-        (numbers(ids[key] for key in keys), numbers(changes[key] for key in keys)),
+        (numbers(number for number, _, _ in changes), numbers(amount for _, amount, _ in changes)),
     )
-    if cursor.rowcount < len(keys):
-        raise await _reason(conn, ids, keys, changes)
+    if cursor.rowcount < len(changes):
+        raise await _reason(conn, changes)
 
 
-async def _reason(conn: Connection, ids: Mapping[Key, int], keys: list[Key], changes: Mapping[Key, int]) -> LedgerFault:
+async def _reason(conn: Connection, changes: Sequence[Change]) -> LedgerFault:
     """What kept a change from being made. Accounts that did change show what is on them now."""
-    held = await balances(conn, keys)
-    for key in keys:
-        if key not in held:
-            return LedgerFault(f"the account {key[1]} with id {ids[key]} is gone")
-        if held[key] + changes[key] < 0:
+    held = await balances(conn, [key for _, _, key in changes])
+    for balance, (number, amount, key) in zip(held, changes, strict=True):
+        if balance is None:
+            return LedgerFault(f"the account {key[1]} with id {number} is gone")
+        if balance + amount < 0:
             return Overdrawn(key[1])
     return LedgerFault("a balance could not be changed")
 

@@ -13,6 +13,7 @@ from tokenworks.core import postings
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.postings import Posting
 from tokenworks.core.sales import recognised
+from tokenworks.ledger import accounts
 from tokenworks.ledger.faults import EventConflict, LedgerFault
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
@@ -215,6 +216,9 @@ async def _add(
         await _check_same(conn, beginning, bucket)
         return begun.id
     await _check_seller(conn, bucket)
+    # Metering asks for both of every bucket: an account that is there is found by its id.
+    consumed = (postings.spent(bucket.id), postings.expired(bucket.id))
+    await accounts.open_all(conn, [(bucket.legal_entity_id, code, bucket.unit) for code in consumed])
     await conn.execute(
         """
         INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,

@@ -6,8 +6,7 @@ then account rows in the order of their ids.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
 
@@ -16,7 +15,7 @@ import msgspec
 from tokenworks.base.database import Pool
 from tokenworks.core.postings import Posting, normal_side
 from tokenworks.ledger import accounts, seal
-from tokenworks.ledger.accounts import Key
+from tokenworks.ledger.accounts import Change, Key
 from tokenworks.ledger.arrays import numbers, texts
 from tokenworks.ledger.copied import remembered
 from tokenworks.ledger.faults import EventConflict, LedgerFault
@@ -59,18 +58,28 @@ async def post_all(conn: Connection, postings: Sequence[Posting], at_ns: int) ->
 
     Rows are locked in the order of ids within one call only: a transaction that moves much calls this once.
     """
-    if not postings:
-        return []
-    changes = _changes(postings)
-    posted = await _insert_postings(conn, postings, at_ns)
-    fresh = [posting for posting, done in zip(postings, posted, strict=True) if done.fresh]
-    if len(fresh) < len(postings):
-        changes = _changes(fresh)
-    if fresh:
-        ids = await accounts.open_all(conn, changes)
-        await _copy_transfers(conn, [done.id for done in posted if done.fresh], fresh, ids)
-        await accounts.change(conn, ids, changes)
+    posted, changes = await enter(conn, postings, at_ns)
+    await accounts.change(conn, changes)
     return posted
+
+
+async def enter(conn: Connection, postings: Sequence[Posting], at_ns: int) -> tuple[list[Posted], list[Change]]:
+    """Write postings and transfers. The caller hands the changes of balances to `accounts.change` before it ends.
+
+    So whoever has more to write does that first, and others wait for its accounts only as long as they must.
+    """
+    if not postings:
+        return [], []
+    moves = _Moves(postings)
+    posted = await _insert_postings(conn, postings, at_ns)
+    fresh = [(done.id, posting) for done, posting in zip(posted, postings, strict=True) if done.fresh]
+    if len(fresh) < len(postings):
+        moves = _Moves([posting for _, posting in fresh])
+    if fresh:
+        ids = await accounts.open_all(conn, moves.keys)
+        await seal.copy(conn, TRANSFER, moves.lines([number for number, _ in fresh], ids))
+        return posted, moves.changes(ids)
+    return posted, []
 
 
 def body_digest(posting: Posting) -> str:
@@ -121,31 +130,43 @@ async def _posted_before(conn: Connection, digests: dict[str, str]) -> dict[str,
     return posted
 
 
-async def _copy_transfers(
-    conn: Connection, ids: list[int], postings: Sequence[Posting], accounts: dict[Key, int]
-) -> None:
-    """Add the transfers in the order of their postings' ids, as the seal has them."""
-    lines: list[str] = []
-    for number, posting in sorted(zip(ids, postings, strict=True), key=itemgetter(0)):
-        entity = posting.legal_entity_id
-        for ordinal, transfer in enumerate(posting.transfers):
-            unit = transfer.unit
-            debit, credit = accounts[entity, transfer.debit, unit], accounts[entity, transfer.credit, unit]
-            lines.append(f"{number}\t{ordinal}\t{debit}\t{credit}\t{remembered[unit]}\t{transfer.amount}")
-    await seal.copy(conn, TRANSFER, lines)
+class _Moves:
+    """The transfers of postings, with each account's place among those touched instead of its names."""
 
+    def __init__(self, postings: Iterable[Posting]) -> None:
+        self._nets: list[int] = []  # debits less credits, by the place of the account
+        self._legs: list[list[tuple[int, int, str, int]]] = []
+        places: dict[Key, int] = {}
+        for posting in postings:
+            self._legs.append(self._read(posting, places))
+        self.keys = list(places)
 
-def _changes(postings: Iterable[Posting]) -> dict[Key, int]:
-    """The net change of each account touched, on its normal side. A posting that is none is a fault."""
-    debited: defaultdict[Key, int] = defaultdict(int)
-    for posting in postings:
+    def changes(self, ids: list[int]) -> list[Change]:
+        """The net change of each account on its normal side, given their ids."""
+        nets = zip(ids, self._nets, self.keys, strict=True)
+        return [(number, net if normal_side(key[1]) == "debit" else -net, key) for number, net, key in nets]
+
+    def lines(self, posting_ids: list[int], ids: list[int]) -> Iterator[str]:
+        """The transfers' text, in the order of their postings' ids, as the seal has them."""
+        for number, legs in sorted(zip(posting_ids, self._legs, strict=True), key=itemgetter(0)):
+            for ordinal, (debit, credit, unit, amount) in enumerate(legs):
+                yield f"{number}\t{ordinal}\t{ids[debit]}\t{ids[credit]}\t{remembered[unit]}\t{amount}"
+
+    def _read(self, posting: Posting, places: dict[Key, int]) -> list[tuple[int, int, str, int]]:
+        """The legs of one posting; one that is none is a fault."""
         if not posting.transfers:
             raise LedgerFault(f"{posting.event_id} moves nothing")
-        entity = posting.legal_entity_id
+        entity, nets = posting.legal_entity_id, self._nets
+        legs: list[tuple[int, int, str, int]] = []
         for transfer in posting.transfers:
             amount, unit = transfer.amount, transfer.unit
             if amount <= 0 or transfer.debit == transfer.credit:
                 raise LedgerFault(f"{posting.event_id}: {transfer} is no transfer")
-            debited[entity, transfer.debit, unit] += amount
-            debited[entity, transfer.credit, unit] -= amount
-    return {key: net if normal_side(key[1]) == "debit" else -net for key, net in debited.items()}
+            debit = places.setdefault((entity, transfer.debit, unit), len(places))
+            credit = places.setdefault((entity, transfer.credit, unit), len(places))
+            while len(nets) < len(places):
+                nets.append(0)
+            nets[debit] += amount
+            nets[credit] -= amount
+            legs.append((debit, credit, unit, amount))
+        return legs

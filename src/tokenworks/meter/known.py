@@ -10,6 +10,7 @@ from tokenworks.core.metering import Known
 from tokenworks.core.named import Named
 from tokenworks.core.standing import OpenLease, SoldBucket, Standing
 from tokenworks.ledger import accounts
+from tokenworks.ledger.accounts import Key
 from tokenworks.ledger.arrays import numbers, texts
 from tokenworks.ledger.lease_rows import REGISTERED, find_lost
 from tokenworks.ledger.seal import Connection
@@ -45,7 +46,8 @@ async def look_up(conn: Connection, lease_ids: Collection[int], taken: Mapping[i
         for bucket_id, bucket in buckets.items()
     }
     held = await accounts.balances(conn, list(keys.values()))
-    return Shared(leases, buckets, lost, {bucket_id: held.get(key, 0) for bucket_id, key in keys.items()})
+    available = {bucket_id: amount or 0 for bucket_id, amount in zip(keys, held, strict=True)}
+    return Shared(leases, buckets, lost, available)
 
 
 async def _held(conn: Connection, lease_ids: Collection[int], of_lost: Collection[str]) -> Held:
@@ -57,7 +59,7 @@ async def _held(conn: Connection, lease_ids: Collection[int], of_lost: Collectio
         SELECT id, legal_entity_id, billing_account_id, unit, currency, net, granted, tax,
             CASE kind WHEN 'credit' THEN payer ELSE '' END
         FROM bucket
-        WHERE id IN (SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[])) OR id = ANY(%s::text[])
+        WHERE id = ANY(ARRAY(SELECT bucket_id FROM lease WHERE id = ANY(%s::bigint[])) || %s::text[])
         ORDER BY id FOR NO KEY UPDATE
         """,
         (named, texts(of_lost)),
@@ -79,33 +81,27 @@ async def _held(conn: Connection, lease_ids: Collection[int], of_lost: Collectio
 async def _with_balances(
     conn: Connection, bucket_of: dict[int, str], sold: dict[str, SoldBucket], drawing: set[int]
 ) -> Held:
-    lease_keys = {
-        lease_id: (bucket.legal_entity_id, postings.lease(lease_id), bucket.unit)
-        for lease_id, bucket_id in bucket_of.items()
-        for bucket in (sold[bucket_id],)
-    }
-    bucket_keys = {
-        bucket_id: [
-            (bucket.legal_entity_id, part(bucket_id), bucket.unit) for part in (_OWED if bucket.payer else _CONSUMED)
-        ]
-        for bucket_id, bucket in sold.items()
-    }
-    keys = [*lease_keys.values(), *(key for pair in bucket_keys.values() for key in pair)]
-    held = await accounts.balances(conn, keys)
-    leases = {
-        lease_id: OpenLease(bucket_of[lease_id], held.get(key, 0), lease_id in drawing)
-        for lease_id, key in lease_keys.items()
-        if key in held or lease_id in drawing
-    }
-    buckets = {
-        bucket_id: msgspec.structs.replace(sold[bucket_id], consumed=sum(held.get(key, 0) for key in pair))
-        for bucket_id, pair in bucket_keys.items()
-    }
-    return leases, buckets
-
-
-_CONSUMED = (postings.spent, postings.expired)
-_OWED = (postings.spent,)
+    """The same with what is left on the leases and what was consumed of the buckets."""
+    keys: list[Key] = []
+    for lease_id, bucket_id in bucket_of.items():
+        bucket = sold[bucket_id]
+        keys.append((bucket.legal_entity_id, postings.lease(lease_id), bucket.unit))
+    for bucket_id, bucket in sold.items():
+        keys.append((bucket.legal_entity_id, postings.spent(bucket_id), bucket.unit))
+        if not bucket.payer:
+            keys.append((bucket.legal_entity_id, postings.expired(bucket_id), bucket.unit))
+    held = iter(await accounts.balances(conn, keys))
+    leases: dict[int, OpenLease] = {}
+    for lease_id, bucket_id in bucket_of.items():
+        left = next(held)
+        if left is not None or lease_id in drawing:
+            leases[lease_id] = OpenLease(bucket_id, left or 0, lease_id in drawing)
+    for bucket_id, bucket in sold.items():
+        spent = next(held) or 0
+        expired = 0 if bucket.payer else next(held) or 0
+        if consumed := spent + expired:
+            sold[bucket_id] = msgspec.structs.replace(bucket, consumed=consumed)
+    return leases, sold
 
 
 async def known_of(conn: Connection, journal_id: str, named: Named, shared: Shared) -> Known:

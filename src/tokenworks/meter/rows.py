@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from tokenworks.core.journal import Attempt, Opening
+from tokenworks.core.journal import Attempt, Opening, Reserved
 from tokenworks.core.metering import Line, Outcome, Record
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal
@@ -60,24 +60,24 @@ def _records(batches: Iterable[Written], number: int) -> Iterator[str]:
         journal, posting_ids = remembered[batch.journal_id], batch.posting_ids
         for record in batch.outcome.records:
             posting_id = posting_ids.get(record.opening.legal_entity_id)
-            yield f"{number}\t{journal}\t{_record(record)}\t{_null if posting_id is None else posting_id}"
+            yield f"{number}\t{journal}\t{_record(record)}\t{_NULL if posting_id is None else posting_id}"
             number += 1
 
 
-_null = "\\N"
+_NULL = "\\N"
 
 
 def _record(record: Record) -> str:
     closing = record.closing
-    tokens, reported = closing.tokens, closing.reported
+    tokens, counted, reported = closing.tokens, closing.counted, closing.reported
+    flags = record.flags
     return (
         f"{record.position}\t{record.closing_position}\t{_opening(record.opening)}\t"
         f"{closing.closed_at_ns}\t{closing.first_token_after_ns}\t{closing.ending}\t{closing.basis}\t"
         f"{tokens.input}\t{tokens.cached_input}\t{tokens.cache_write}\t{tokens.output}\t{tokens.reasoning}\t"
-        f"{{{_counts(closing.counted)}}}\t{_null if reported is None else f'{{{_counts(reported)}}}'}\t"
-        f"{elements(record.flags) if record.flags else '{}'}\t"
-        f"{composites([_charge(line) for line in record.lines])}\t"
-        f"{composites([_attempt(attempt) for attempt in closing.attempts])}"
+        f"{{{counted.input},{counted.cached_input},{counted.cache_write},{counted.output},{counted.reasoning}}}\t"
+        f"{_NULL if reported is None else f'{{{_counts(reported)}}}'}\t{elements(flags) if flags else '{}'}\t"
+        f"{composites(map(_charge, record.lines))}\t{composites(map(_attempt, closing.attempts))}"
     )
 
 
@@ -96,16 +96,21 @@ def _reserved(opening: Opening) -> str:
 
 def _charge(line: Line) -> str:
     charge = line.charge
+    tokens = charge.tokens
     return (
         f"{charge.lease_id},{nested[charge.bucket_id]},{nested[charge.tariff]},{nested[charge.unit]},"
-        f"{_counts(charge.tokens)},{charge.amount},{'t' if line.proven else 'f'},{line.revenue},{nested[line.currency]}"
+        f"{tokens.input},{tokens.cached_input},{tokens.cache_write},{tokens.output},{tokens.reasoning},"
+        f"{charge.amount},{'t' if line.proven else 'f'},{line.revenue},{nested[line.currency]}"
     )
 
 
 def _attempt(attempt: Attempt) -> str:
+    tokens = attempt.tokens
     return (
         f"{nested[attempt.endpoint_id]},{nested[attempt.supplier_id]},{nested[attempt.tariff]},"
-        f"{nested[attempt.currency]},{_counts(attempt.tokens)},{attempt.cost},{attempt.outcome},"
+        f"{nested[attempt.currency]},"
+        f"{tokens.input},{tokens.cached_input},{tokens.cache_write},{tokens.output},{tokens.reasoning},"
+        f"{attempt.cost},{attempt.outcome},"
         f"{attempt.sent_after_ns},{attempt.first_token_after_ns},{attempt.ended_after_ns}"
     )
 
