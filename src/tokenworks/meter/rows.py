@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from tokenworks.core.journal import Attempt, Opening, Reserved
+from tokenworks.core.journal import Attempt, Opening
 from tokenworks.core.metering import Line, Outcome, Record
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal
