@@ -44,6 +44,7 @@ def bucket(spent: int, recognised: str) -> dict[str, Any]:
         "granted": 10_000_000,
         "spent": spent,
         "expired": 0,
+        "withdrawn": 0,
         "net": cny("9.339622642"),
         "recognised": cny(recognised),
     }

@@ -127,7 +127,7 @@ class CannedOffice:
     async def verify(self) -> Verification:
         names = (
             "debits equal credits in every unit",
-            "granted = available + leased + spent + expired",
+            "granted = available + leased + spent + expired + withdrawn",
             "no balance below zero",
             "cached balances equal the transfers",
             "liability = net less recognised revenue",
@@ -157,7 +157,7 @@ class CannedOffice:
             wallet=(
                 Bucket(
                     "bkt_06f1v3k2m8n4", "Personal 10M", "token", str(GRANTED), str(available), str(self.leased),
-                    str(self.spent), "0", "2026-12-22T00:00:00.000Z",
+                    str(self.spent), "0", "0", "2026-12-22T00:00:00.000Z",
                 ),
             ),
             bill=Bill(

@@ -12,16 +12,19 @@ from tokenworks.core import journal
 from tokenworks.core.amounts import MILLION
 from tokenworks.core.bounds import Need
 from tokenworks.core.bucket import Bucket
+from tokenworks.core.corrections import Head as CorrectionHead
+from tokenworks.core.corrections import Kind
 from tokenworks.core.journal import Attempt, Closing, Entry, Extension, Head, Opening, Reserved
 from tokenworks.core.leasing import Lease, LeaseReply, LeaseRequest
 from tokenworks.core.purse import Charge
 from tokenworks.core.tariff import Tariff, flat
 from tokenworks.core.usage import NONE, Tokens
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.ledger import buckets, seal_check, verify
+from tokenworks.ledger import buckets, seal_check, verify, verify_corrections
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.seal import SealedTable
 from tokenworks.ledger.store import transaction
+from tokenworks.ledger.tables import CORRECTIONS
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.ledger.verify import Check
 from tokenworks.meter import verify as meter_verify
@@ -30,7 +33,7 @@ from tokenworks.meter.posting import post_batch
 from tokenworks.meter.tables import SEALED as METER_SEALED
 
 ENTITY = "le"
-SEALED: tuple[SealedTable, ...] = LEDGER_SEALED + METER_SEALED
+SEALED: tuple[SealedTable, ...] = LEDGER_SEALED + METER_SEALED + CORRECTIONS
 TARIFFS = {"plain": Tariff("plain", 1, "token", {"*/*": flat(MILLION)})}
 SETTINGS = Settings(lease_use_ms=1_000, request_longest_ms=1_000, lease_grace_ms=1_000, lease_share_percent=100)
 SECOND = 1_000_000_000
@@ -103,6 +106,15 @@ def reserved(held: Sequence[Lease], amount: int | None) -> tuple[Reserved, ...]:
     )
 
 
+def head(name: str, kind: Kind, about: str, at_s: int = 12, used_at_ns: int = 9) -> CorrectionHead:
+    """A correction of the account `acc`."""
+    used = used_at_ns if kind == "usage_refunded" else at_s * SECOND
+    return CorrectionHead(
+        id=name, kind=kind, legal_entity_id=ENTITY, billing_account_id="acc", about=about, reason="asked for",
+        reference="", used_at_ns=used, at_ns=at_s * SECOND,
+    )  # fmt: skip
+
+
 class Journal:
     """A worker's journal in memory, and how far it was shipped."""
 
@@ -147,6 +159,7 @@ class Journal:
 async def verified(conn: AsyncConnection, sealed: tuple[SealedTable, ...] = SEALED) -> list[Check]:
     return [
         *await verify.checks(conn),
+        *await verify_corrections.checks(conn),
         *await meter_verify.checks(conn),
         *await seal_check.seal_checks(conn, sealed),
     ]

@@ -1,12 +1,15 @@
 """Every edit of any column and every deleted row, in any table of ledger and meter, is found by the checks."""
 
-from ledger.books import SEALED, SECOND, SETTINGS, Journal, bucket, charge, faults, lease, sell, verified
+from ledger.books import SEALED, SECOND, SETTINGS, Journal, bucket, charge, faults, head, lease, sell, verified
 from ledger.edits import edits_missed
 from tokenworks.base.database import Pool
+from tokenworks.core.corrections import Charged
 from tokenworks.core.journal import LeaseClose, LeaseReturn
+from tokenworks.ledger import corrections
 from tokenworks.ledger.buckets import expire_due
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.ledger.store import transaction
 
 CACHES = {"seal", "seal_stream", "journal"}
 TABLES = sorted(CACHES | {table.name for table in SEALED})
@@ -37,6 +40,10 @@ async def history(pool: Pool) -> None:
     await expire_due(pool, 3 * SECOND)
     await LeaseDesk(pool, SETTINGS).reclaim_due(10 * SECOND)
     await expire_due(pool, 11 * SECOND)
+    async with transaction(pool, "shop", 12 * SECOND, SEALED) as conn:
+        both = [Charged(0, first.bucket.id, "token", 40)]
+        await corrections.refund(conn, head("cor_1", "usage_refunded", "req-j1-1"), both, (15, "token"), 50 * SECOND)
+        await corrections.withdraw(conn, head("cor_2", "package_withdrawn", "b"), 1_000)
 
 
 async def test_every_edited_column_and_every_deleted_row_is_found(database: Pool) -> None:

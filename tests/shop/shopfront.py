@@ -23,8 +23,9 @@ from tokenworks.core.leasing import Lease, LeaseRequest
 from tokenworks.core.purse import Charge
 from tokenworks.core.tariff import cost, flat
 from tokenworks.core.usage import Tokens
-from tokenworks.ledger import seal_check, verify
+from tokenworks.ledger import seal_check, verify, verify_corrections
 from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.ledger.tables import CORRECTIONS
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.ledger.verify import Check
 from tokenworks.meter import verify as meter_verify
@@ -33,6 +34,7 @@ from tokenworks.shop import agreements, bills, offers, parties, payments, sealed
 from tokenworks.shop import verify as shop_verify
 from tokenworks.shop.carrier import Carrier
 from tokenworks.shop.collections import CollectionDesk
+from tokenworks.shop.corrections import Ground
 from tokenworks.shop.offers import Offer
 from tokenworks.shop.orders import OrderDesk
 from tokenworks.shop.parties import Customer, LegalEntity
@@ -175,6 +177,11 @@ def holder(customer: Customer) -> Holder:
     )
 
 
+def ground(name: str, at_ns: int = NOON) -> Ground:
+    """Why something is put right, and when."""
+    return Ground(name, "asked for by the customer", "", at_ns)
+
+
 async def opened(pool: Pool, carrier: Carrier | None = None) -> Shop:
     """A shop with the tariff `plain`, the offer `p10` and one customer."""
     clock = Clock()
@@ -246,9 +253,10 @@ async def balances(pool: Pool) -> dict[str, int]:
 
 
 async def all_checks(connection: AsyncConnection[TupleRow]) -> list[Check]:
-    tables = LEDGER_SEALED + METER_SEALED + ACCESS_SEALED + sealed.SEALED + SUPPLY_SEALED
+    tables = LEDGER_SEALED + CORRECTIONS + METER_SEALED + ACCESS_SEALED + sealed.SEALED + SUPPLY_SEALED
     return [
         *await verify.checks(connection),
+        *await verify_corrections.checks(connection),
         *await meter_verify.checks(connection),
         *await shop_verify.checks(connection),
         *await seal_check.seal_checks(connection, tables),

@@ -5,7 +5,18 @@ import asyncio
 import psycopg
 import pytest
 
-from shop.shopfront import NOON, SECOND, all_checks, another, balances, faults, offer, opened, used_collected_and_paid
+from shop.shopfront import (
+    NOON,
+    SECOND,
+    all_checks,
+    another,
+    balances,
+    faults,
+    ground,
+    offer,
+    opened,
+    used_collected_and_paid,
+)
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, exact
 from tokenworks.core.commands import CommandCode, CommandRefused
@@ -13,7 +24,7 @@ from tokenworks.core.purse import Charge
 from tokenworks.core.tariff import flat
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import buckets
-from tokenworks.shop import bills, margin, offers, sealed, tariffs
+from tokenworks.shop import bills, corrections, margin, offers, sealed, tariffs
 from tokenworks.shop.period import open_period
 
 
@@ -164,6 +175,8 @@ async def test_what_is_sealed_stays_and_its_absence_is_found(database: Pool) -> 
     for customer in (shop.customer, declining):
         await shop.desk.place(customer.id, "p10")
     await shop.use(Tokens(input=5))
+    async with sealed.transaction(database, NOON) as connection:
+        await corrections.refund(connection, ground("cor_1"), "req-j1-1", None, "P1M")
     await bills.close(database, shop.customer.id, NOON + 1)
     await used_collected_and_paid(shop)
     async with database.connection() as connection:

@@ -4,12 +4,12 @@ import httpx2
 import pytest
 
 from ledger.edits import edits_missed
-from shop.shopfront import NOON, Shop, all_checks, another, faults, opened, scripted, used_collected_and_paid
+from shop.shopfront import NOON, Shop, all_checks, another, faults, ground, opened, scripted, used_collected_and_paid
 from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandRefused
 from tokenworks.core.usage import Tokens
-from tokenworks.shop import bills, sealed
+from tokenworks.shop import bills, corrections, sealed
 from tokenworks.shop.orders import OrderDesk
 
 TABLES = sorted(table.name for table in ACCESS_SEALED + sealed.SEALED)
@@ -26,6 +26,9 @@ async def history(pool: Pool) -> Shop:
     await shop.desk.place(shop.customer.id, "p10", "ord_1")
     await shop.desk.place(declining.id, "p10", "ord_2")
     await shop.use(Tokens(5))
+    async with sealed.transaction(pool, NOON) as connection:
+        await corrections.refund(connection, ground("cor_1"), "req-j1-1", (2, "token"), "P1M")
+        await corrections.charge_back(connection, ground("cor_2"), "ord_1")
     await bills.close(pool, shop.customer.id, NOON + 1)
     with pytest.raises(CommandRefused):
         await OrderDesk(pool, scripted(_away), shop.clock).place(declining.id, "p10", "ord_3")

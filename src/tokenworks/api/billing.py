@@ -12,7 +12,7 @@ from tokenworks.core.commands import invalid
 from tokenworks.shop import bills, margin, parties
 from tokenworks.shop.bills import Bill
 from tokenworks.shop.margin import Margin
-from tokenworks.shop.period import Movement, Period, Purchase, UsageLine, open_period
+from tokenworks.shop.period import Adjustment, Movement, Period, Purchase, UsageLine, open_period
 from tokenworks.shop.period_credit import CreditLine, OwedLine
 
 router = APIRouter(tags=["billing"])
@@ -51,16 +51,35 @@ class UsageLineShown(BaseModel):
     charged: Amount
 
 
+class CorrectedShown(BaseModel):
+    """A correction posted in the period; it lessens the bill by net and tax. `due` is owed by the customer directly."""
+
+    correction_id: str
+    kind: str
+    about: str
+    reason: str
+    bucket_id: str | None
+    replacement_id: str | None
+    amount: Amount | None
+    net: Amount
+    tax: Amount
+    due: Amount
+    used_at: str
+    posted_at: str
+
+
 class BalanceShown(BaseModel):
-    """A bucket over the period: opening + granted = spent + expired + closing."""
+    """A bucket over the period: opening + granted + refunded = spent + expired + withdrawn + closing."""
 
     bucket_id: str
     unit: str
     valid_to: str
     opening: Number
     granted: Number
+    refunded: Number
     spent: Number
     expired: Number
+    withdrawn: Number
     closing: Number
 
 
@@ -96,6 +115,7 @@ class StatementShown(BaseModel):
     billing_account_id: str
     period: Span
     lines: list[LineShown]
+    corrections: list[CorrectedShown]
     net: Amount
     tax: Amount
     total: Amount
@@ -205,6 +225,7 @@ def _period(period: Period) -> dict[str, object]:
         "billing_account_id": period.billing_account_id,
         "period": {"from": at(period.from_ns), "to": at(period.to_ns)},
         "lines": [_line(purchase, period.currency) for purchase in period.purchases],
+        "corrections": [_corrected(line, period.currency) for line in period.corrections],
         "net": money(period.net, period.currency),
         "tax": money(period.tax, period.currency),
         "total": money(period.total, period.currency),
@@ -256,6 +277,23 @@ def _owed(line: OwedLine, currency: str) -> OwedShown:
     )
 
 
+def _corrected(line: Adjustment, currency: str) -> CorrectedShown:
+    return CorrectedShown(
+        correction_id=line.correction_id,
+        kind=line.kind,
+        about=line.about,
+        reason=line.reason,
+        bucket_id=line.bucket_id,
+        replacement_id=line.replacement_id,
+        amount=money(line.amount, line.unit) if line.unit else None,
+        net=money(line.net, currency),
+        tax=money(line.tax, currency),
+        due=money(line.due, currency),
+        used_at=at(line.used_at_ns),
+        posted_at=at(line.at_ns),
+    )
+
+
 def _usage(line: UsageLine) -> UsageLineShown:
     return UsageLineShown(
         bucket_id=line.bucket_id,
@@ -274,7 +312,9 @@ def _balance(movement: Movement) -> BalanceShown:
         valid_to=at(movement.valid_to_ns),
         opening=number(movement.opening, movement.unit),
         granted=number(movement.granted, movement.unit),
+        refunded=number(movement.refunded, movement.unit),
         spent=number(movement.spent, movement.unit),
         expired=number(movement.expired, movement.unit),
+        withdrawn=number(movement.withdrawn, movement.unit),
         closing=number(movement.closing, movement.unit),
     )

@@ -55,7 +55,7 @@ class OrderShown(BaseModel):
 
 
 class BucketShown(BaseModel):
-    """A bucket: granted = available + leased + spent + expired. `recognised` is the part of `net` already earned.
+    """A bucket: granted = available + leased + spent + expired + withdrawn. `recognised` is what is earned of `net`.
 
     Of kind `credit`, `granted` is the limit of one period, and `net` what the whole limit costs without tax.
     """
@@ -75,6 +75,7 @@ class BucketShown(BaseModel):
     leased: Number
     spent: Number
     expired: Number
+    withdrawn: Number
     valid_from: str
     valid_to: str
     net: Amount
@@ -173,6 +174,7 @@ def _bucket(held: BucketBalance, customer_id: str) -> BucketShown:
         leased=number(held.leased, bucket.unit),
         spent=number(held.spent, bucket.unit),
         expired=number(held.expired, bucket.unit),
+        withdrawn=number(held.withdrawn, bucket.unit),
         valid_from=at(bucket.valid_from_ns),
         valid_to=at(bucket.valid_to_ns),
         net=money(held.net, held.currency),

@@ -79,7 +79,7 @@ def charged(records: tuple[Record, ...]) -> int:
 
 def left(bucket: Record) -> int:
     """What the customer can still spend, wherever it is: available or with a gateway."""
-    return bucket["granted"] - bucket["spent"] - bucket["expired"]
+    return bucket["granted"] - bucket["spent"] - bucket["expired"] - bucket["withdrawn"]
 
 
 def by_class(records: tuple[Record, ...]) -> dict[str, int]:

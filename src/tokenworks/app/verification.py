@@ -13,6 +13,7 @@ from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.ledger import tables as ledger_tables
 from tokenworks.ledger import verify as ledger_verify
+from tokenworks.ledger import verify_corrections
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.seal_check import seal_checks
 from tokenworks.ledger.verify import Check
@@ -24,6 +25,7 @@ from tokenworks.supply import sealed as supply_sealed
 
 SEALED = (
     *ledger_tables.SEALED,
+    *ledger_tables.CORRECTIONS,
     *meter_tables.SEALED,
     *access_sealed.SEALED,
     *supply_sealed.SEALED,
@@ -49,7 +51,7 @@ async def _seals(connection: Connection) -> list[Check]:
     return await seal_checks(connection, SEALED)
 
 
-CHECKS = (ledger_verify.checks, meter_verify.checks, shop_verify.checks, _seals)
+CHECKS = (ledger_verify.checks, verify_corrections.checks, meter_verify.checks, shop_verify.checks, _seals)
 """Every check of every room, to be run one after another in one REPEATABLE READ transaction."""
 
 

@@ -32,6 +32,7 @@ _BALANCE_COLUMNS = {
     "leased": "leased",
     "spent": "spent",
     "expired": "expired",
+    "withdrawn": "withdrawn",
     "valid to (UTC)": "valid_to",
 }
 
@@ -74,7 +75,7 @@ _ACCOUNT_COLUMNS = {"account": "code", "balance": "balance", "legal entity": "le
 
 @command(balances, "list")
 def list_balances(session: Session, customer: EveryCustomerOption = None, limit: LimitOption = LIMIT) -> None:
-    """List buckets: granted = available + leased + spent + expired."""
+    """List buckets: granted = available + leased + spent + expired + withdrawn."""
     session.show_page("/balances", _BALANCE_COLUMNS, limit, customer=customer)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import backups, bench, books, chaos, credit, parties, sales, supplies, system
+from tokenworks.cli import backups, bench, books, chaos, corrections, credit, parties, sales, supplies, system
 
 _COMMANDS = {
     "up": system.up,
@@ -32,6 +32,7 @@ _GROUPS = {
         "bills": books.bills,
         "accounts": books.accounts,
         "epochs": books.epochs,
+        "corrections": corrections.corrections,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
     "Keeping": {"backup": backups.backup},

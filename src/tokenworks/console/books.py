@@ -158,6 +158,7 @@ def _bucket(held: BucketBalance, offer_name: str) -> Bucket:
         leased=str(held.leased),
         spent=str(held.spent),
         expired=str(held.expired),
+        withdrawn=str(held.withdrawn),
         valid_to=clock.iso(held.bucket.valid_to_ns),
     )
 

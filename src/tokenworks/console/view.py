@@ -50,6 +50,7 @@ class Bucket(msgspec.Struct, frozen=True):
     leased: str
     spent: str
     expired: str
+    withdrawn: str
     valid_to: str
 
 

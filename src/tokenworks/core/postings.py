@@ -62,6 +62,11 @@ def expired(bucket_id: str) -> str:
     return f"bucket/{bucket_id}/expired"
 
 
+def withdrawn(bucket_id: str) -> str:
+    """What was taken back from the customer: for money, or into another bucket."""
+    return f"bucket/{bucket_id}/withdrawn"
+
+
 def lease(lease_id: int) -> str:
     """What is with a worker."""
     return f"lease/{lease_id}"
@@ -73,8 +78,13 @@ def liability(bucket_id: str) -> str:
 
 
 def receivable(payer: str) -> str:
-    """What a payer (`carrier/{id}`, `credit/{agreement}`) owes us."""
+    """What a payer owes us: `carrier/{id}`, `credit/{agreement}`, `customer/{billing account}` after a chargeback."""
     return f"receivable/{payer}"
+
+
+def refund_due(payer: str) -> str:
+    """What we owe back through a payer."""
+    return f"refund_due/{payer}"
 
 
 def credit_payer(agreement_id: str) -> str:
@@ -98,6 +108,7 @@ REVENUE_TOKENS = "revenue/tokens"
 REVENUE_BREAKAGE = "revenue/breakage"
 LOSS_UNPROVEN = "loss/unproven"
 UNPROVEN = "unproven/delivered"
+LOSS_BAD_DEBT = "loss/bad_debt"
 
 
 def package_sold(
@@ -185,6 +196,14 @@ def bucket_expired(
         Transfer(liability(bucket_id), REVENUE_BREAKAGE, currency, earned),
     )
     return Posting("bucket_expired", f"expiry/{bucket_id}/{serial}", legal_entity_id, at_ns, nonzero(transfers))
+
+
+def corrected(
+    kind: str, correction_id: str, legal_entity_id: str, used_at_ns: int, transfers: tuple[Transfer, ...]
+) -> Posting:
+    """A correction, whose transfers `core.corrections` decides; `kind` is its stable code."""
+    detail: dict[str, str | int] = {"correction": correction_id}
+    return Posting(kind, f"correction/{correction_id}", legal_entity_id, used_at_ns, nonzero(transfers), detail)
 
 
 def nonzero(transfers: tuple[Transfer, ...]) -> tuple[Transfer, ...]:

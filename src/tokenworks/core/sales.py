@@ -26,3 +26,8 @@ def owed(net: int, tax: int, spent: int, granted: int) -> tuple[int, int]:
     gross = divide(price * spent, granted, "half_up")
     earned = divide(gross * net, price, "half_up")
     return earned, gross - earned
+
+
+def still_sold(price: int, withdrawn: int, granted: int) -> int:
+    """The part of a bucket's price (net or tax) for what has not been withdrawn: rounded once, zero at the end."""
+    return recognised(price, granted - withdrawn, granted)

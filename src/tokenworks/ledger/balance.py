@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tokenworks.core.bucket import Bucket
-from tokenworks.core.sales import owed
+from tokenworks.core.sales import owed, still_sold
 from tokenworks.ledger.buckets import TERMS, terms
 from tokenworks.ledger.seal import Connection
 
@@ -13,8 +13,9 @@ from tokenworks.ledger.seal import Connection
 class BucketBalance(msgspec.Struct, frozen=True):
     """A bucket with its two books: amounts in the bucket's unit, `net` and `recognised` in nano-units of `currency`.
 
-    issued = available + leased + spent + expired + withdrawn. Of a credit bucket `net` and `tax` are of the whole
-    limit, and `recognised` is what its payer owes or owed for what was spent, less the tax on it.
+    issued = available + leased + spent + expired + withdrawn. `net` and `tax` are as sold; `recognised` is the revenue
+    of what was spent or expired. Of a credit bucket `net` and `tax` are of the whole limit, and `recognised` is what
+    its payer owes or owed for what was spent, less the tax on it.
     """
 
     bucket: Bucket
@@ -52,7 +53,7 @@ async def wallet(conn: Connection, billing_account_id: str) -> list[BucketBalanc
             (SELECT coalesce(sum(a.balance), 0) FROM lease l JOIN account a ON a.code = 'lease/' || l.id
              WHERE l.open AND l.bucket_id = b.id),
             {_balance("spent")}, {_balance("expired")}, {_balance("withdrawn")},
-            b.net, b.tax, b.net - coalesce((SELECT a.balance FROM account a
+            b.net, b.tax, coalesce((SELECT a.balance FROM account a
              WHERE a.code = 'contract_liability/' || b.id AND a.unit = b.currency
                 AND a.legal_entity_id = b.legal_entity_id), 0),
             b.currency, b.kind
@@ -79,11 +80,11 @@ async def accounts(conn: Connection, prefix: str, legal_entity_id: str | None = 
 
 
 def _bucket_balance(row: tuple[Any, ...]) -> BucketBalance:
-    amounts = [int(amount) for amount in row[13:22]]
-    if row[23] == "credit":
-        issued, _, _, spent, _, _, net, tax, _ = amounts
-        amounts[-1] = owed(net, tax, spent, issued)[0]
-    fields: tuple[Any, ...] = (terms(row), *row[10:13], *amounts, *row[22:])
+    issued, available, leased, spent, expired, withdrawn, net, tax, liability = (int(amount) for amount in row[13:22])
+    parts = (issued, available, leased, spent, expired, withdrawn)
+    on_credit = row[23] == "credit"
+    recognised = owed(net, tax, spent, issued)[0] if on_credit else still_sold(net, withdrawn, issued) - liability
+    fields: tuple[Any, ...] = (terms(row), *row[10:13], *parts, net, tax, recognised, *row[22:])
     return BucketBalance(*fields)
 
 

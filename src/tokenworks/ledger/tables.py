@@ -42,3 +42,23 @@ SEALED = (
     SealedTable("ledger_epoch_site", ("epoch", "site_id", "shipped_at_ns"), ("epoch", "site_id")),
     SealedTable("ledger_epoch_end", ("epoch", "how", "settled_at_ns"), ("epoch",)),
 )
+
+CORRECTIONS = (
+    SealedTable(
+        "correction",
+        (
+            *("id", "kind", "legal_entity_id", "billing_account_id", "about", "reason", "reference", "used_at_ns"),
+            *("at_ns", "posting_id"),
+        ),
+        ("id",),
+    ),
+    SealedTable(
+        "correction_line",
+        (
+            *("correction_id", "ordinal", "bucket_id", "unit", "amount", "currency", "revenue", "net", "tax", "due"),
+            *("charge", "replacement_id"),
+        ),
+        ("correction_id", "ordinal"),
+    ),
+)
+"""Apart from `SEALED`, so that leases and metering, which correct nothing, need not look there for rows to seal."""

@@ -88,20 +88,23 @@ _SPENT_ON_CREDIT = f"""
     GROUP BY 1, 2, 3 HAVING sum(gross) > 0
 """  # noqa: S608
 
-# The same as the transfers have it, with what was paid of it.
+# The same as the transfers have it, less what is owed back, with what was paid of it or given up.
 _BOOKED_ON_CREDIT = """
-    SELECT code, unit, legal_entity_id, min(balance) AS balance, sum(amount) FILTER (WHERE NOT is_payment) AS gross,
+    SELECT code, unit, legal_entity_id, sum(balance) FILTER (WHERE first) AS balance,
+        coalesce(sum(amount) FILTER (WHERE NOT is_payment), 0) AS gross,
         coalesce(sum(amount) FILTER (WHERE other = 'revenue/tokens'), 0) AS net,
         coalesce(-sum(amount) FILTER (WHERE is_payment), 0) AS paid
     FROM (
-        SELECT a.code, a.unit, a.legal_entity_id, a.balance, o.code AS other, x.amount,
-            o.code = 'cash/clearing' OR o.code LIKE 'receivable/%' AS is_payment
+        SELECT regexp_replace(a.code, '^refund_due/', 'receivable/') AS code, a.unit, a.legal_entity_id,
+            CASE WHEN a.debit_normal THEN a.balance ELSE -a.balance END AS balance, o.code AS other, x.amount,
+            o.code NOT IN ('revenue/tokens', 'tax/output') AS is_payment,
+            row_number() OVER (PARTITION BY a.id) = 1 AS first
         FROM account a JOIN (
             SELECT debit_account_id AS id, credit_account_id AS other_id, amount FROM transfer
             UNION ALL
             SELECT credit_account_id, debit_account_id, -amount FROM transfer) x ON x.id = a.id
         JOIN account o ON o.id = x.other_id
-        WHERE a.code LIKE 'receivable/credit/%') legs
+        WHERE a.code LIKE 'receivable/credit/%' OR a.code LIKE 'refund_due/credit/%') legs
     GROUP BY code, unit, legal_entity_id
 """
 
@@ -169,11 +172,12 @@ QUERIES = (
             WHERE issued <> available + leased + spent + expired + withdrawn OR issued <> granted""",  # noqa: S608
     ),
     Query(
-        "contract liability = net price - revenue recognised",
+        "contract liability = net price not withdrawn - revenue recognised",
         "SELECT count(*) FROM bucket",
         f"""SELECT id || ': liability ' || liability || ' of net ' || net FROM ({_BUCKETS}) b
             WHERE liability <> CASE kind WHEN 'prepaid'
-                    THEN net - div(2 * net * (spent + expired) + granted, 2 * granted) ELSE 0 END
+                    THEN div(2 * net * (granted - withdrawn) + granted, 2 * granted)
+                        - div(2 * net * (spent + expired) + granted, 2 * granted) ELSE 0 END
                 OR (available = 0 AND leased = 0 AND liability <> 0)""",  # noqa: S608
     ),
     Query(
@@ -182,16 +186,19 @@ QUERIES = (
         f"""SELECT coalesce(s.code, r.code) || ': spent for ' || coalesce(s.gross, 0) || ' (net ' || coalesce(s.net, 0)
                 || '), booked ' || coalesce(r.gross, 0) || ' (net ' || coalesce(r.net, 0) || ')'
             FROM ({_SPENT_ON_CREDIT}) s FULL JOIN ({_BOOKED_ON_CREDIT}) r USING (code, unit, legal_entity_id)
-            WHERE (s.gross, s.net) IS DISTINCT FROM (r.gross, r.net)
+            WHERE (coalesce(s.gross, 0), coalesce(s.net, 0)) <> (coalesce(r.gross, 0), coalesce(r.net, 0))
                 OR r.balance <> r.gross - r.paid""",  # noqa: S608
     ),
     Query(
-        "buckets have their sale or grant",
+        "buckets have their sale or grant, or replace one that has",
         "SELECT count(*) FROM bucket",
         """SELECT b.id FROM bucket b WHERE NOT EXISTS (
                SELECT FROM posting p WHERE p.legal_entity_id = b.legal_entity_id
                    AND p.kind = CASE b.kind WHEN 'prepaid' THEN 'package_sold' ELSE 'credit_granted' END
                    AND p.event_id = CASE b.kind WHEN 'prepaid' THEN 'order/' || b.order_id ELSE 'credit/' || b.id END)
+               OR NOT EXISTS (
+                   SELECT FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.amount = b.granted
+                   WHERE a.code = 'bucket/' || b.id || '/issued' AND a.legal_entity_id = b.legal_entity_id)
            UNION ALL
            SELECT a.code FROM account a WHERE a.code LIKE 'bucket/%'
                AND NOT EXISTS (SELECT FROM bucket b WHERE b.id = split_part(a.code, '/', 2))""",

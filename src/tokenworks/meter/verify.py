@@ -181,4 +181,18 @@ QUERIES = (
             f"SELECT * FROM ({_USAGE_TRANSFERS}) t WHERE debit LIKE 'cost/tokens/%'",  # noqa: S608
         ),
     ),
+    Query(
+        "no charge is refunded beyond its amount",
+        "SELECT count(*) FROM correction_line WHERE charge IS NOT NULL",
+        """SELECT concat_ws(' ', 'request', x.about, 'charge', x.charge) FROM (
+               SELECT c.about, c.billing_account_id, l.charge, l.bucket_id, l.unit, sum(l.amount) AS amount,
+                   min(c.used_at_ns) AS used_at_ns, max(c.used_at_ns) AS used_last_ns
+               FROM correction c JOIN correction_line l ON l.correction_id = c.id WHERE c.kind = 'usage_refunded'
+               GROUP BY 1, 2, 3, 4, 5) x
+           LEFT JOIN usage_record r ON r.request_id = x.about
+           LEFT JOIN LATERAL unnest(r.charges[x.charge + 1 : x.charge + 1]) h ON true
+           WHERE h.proven IS NOT TRUE OR h.amount < x.amount OR (h.bucket_id, h.unit, r.billing_account_id,
+                   r.closed_at_ns, r.closed_at_ns) IS DISTINCT FROM
+               (x.bucket_id, x.unit, x.billing_account_id, x.used_at_ns, x.used_last_ns)""",
+    ),
 )

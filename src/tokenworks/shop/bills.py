@@ -3,7 +3,7 @@
 Amounts are kept exactly; whoever shows a bill may round for the eye. What a period contains is `period`.
 """
 
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import msgspec
 from psycopg import AsyncConnection
@@ -14,7 +14,7 @@ from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, not_found
 from tokenworks.core.usage import Tokens
 from tokenworks.shop import sealed
-from tokenworks.shop.period import Movement, Period, Purchase, UsageLine, open_period
+from tokenworks.shop.period import Movement, Period, Purchase, UsageLine, adjustment, open_period
 from tokenworks.shop.period_credit import CreditLine, OwedLine
 
 Connection = AsyncConnection[TupleRow]
@@ -120,9 +120,9 @@ async def _insert(connection: Connection, bill: Bill) -> None:
             ],
         )
         await cursor.executemany(
-            """INSERT INTO bill_balance (bill_id, bucket_id, unit, valid_to_ns, opening, granted, spent, expired,
-                   closing)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            """INSERT INTO bill_balance (bill_id, bucket_id, unit, valid_to_ns, opening, granted, refunded, spent,
+                   expired, withdrawn, closing)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [(bill.id, *msgspec.structs.astuple(movement)) for movement in period.balances],
         )
         await cursor.executemany(
@@ -134,6 +134,12 @@ async def _insert(connection: Connection, bill: Bill) -> None:
         await cursor.executemany(
             "INSERT INTO bill_owed (bill_id, order_id, opening, used, paid, closing) VALUES (%s, %s, %s, %s, %s, %s)",
             [(bill.id, *msgspec.structs.astuple(line)) for line in period.owed],
+        )
+        await cursor.executemany(
+            """INSERT INTO bill_correction (bill_id, ordinal, correction_id, line, kind, about, reason, bucket_id,
+                   replacement_id, unit, amount, net, tax, due, used_at_ns, at_ns)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            [(bill.id, place, *msgspec.structs.astuple(line)) for place, line in enumerate(period.corrections, 1)],
         )
 
 
@@ -151,6 +157,7 @@ async def _find(connection: Connection, bill_ids: list[str]) -> list[Bill]:
     balances = await _lines(connection, _BALANCES, bill_ids)
     on_credit = await _lines(connection, _CREDITS, bill_ids)
     owed = await _lines(connection, _OWED, bill_ids)
+    corrected = await _lines(connection, _CORRECTIONS, bill_ids)
     return [
         Bill(
             row[0],
@@ -166,6 +173,7 @@ async def _find(connection: Connection, bill_ids: list[str]) -> list[Bill]:
                 cut=row[9],
                 currency=row[10],
                 purchases=tuple(_purchase(line) for line in lines[row[0]]),
+                corrections=tuple(adjustment(line) for line in corrected[row[0]]),
                 usage=tuple(_usage(line) for line in usage[row[0]]),
                 balances=tuple(_movement(line) for line in balances[row[0]]),
                 on_credit=tuple(_credit(line) for line in on_credit[row[0]]),
@@ -182,8 +190,12 @@ _LINES = """SELECT bill_id, order_id, offer_id, name, bucket_id, granted, unit, 
 _USAGE = """SELECT bill_id, bucket_id, model, tariff, records, tokens_input, tokens_cached_input, tokens_cache_write,
         tokens_output, tokens_reasoning, unit, amount
     FROM bill_usage WHERE bill_id = ANY(%s) ORDER BY bill_id, ordinal"""
-_BALANCES = """SELECT bill_id, bucket_id, unit, valid_to_ns, opening, granted, spent, expired, closing
+_BALANCES = """SELECT bill_id, bucket_id, unit, valid_to_ns, opening, granted, refunded, spent, expired, withdrawn,
+        closing
     FROM bill_balance WHERE bill_id = ANY(%s) ORDER BY bill_id, bucket_id"""
+_CORRECTIONS = """SELECT bill_id, correction_id, line, kind, about, reason, bucket_id, replacement_id, unit, amount,
+        net, tax, due, used_at_ns, at_ns
+    FROM bill_correction WHERE bill_id = ANY(%s) ORDER BY bill_id, ordinal"""
 
 _CREDITS = """SELECT bill_id, order_id, offer_id, name, bucket_id, unit, used, tax_basis_points, net, tax, total
     FROM bill_credit WHERE bill_id = ANY(%s) ORDER BY bill_id, ordinal"""
@@ -228,18 +240,9 @@ def _usage(row: TupleRow) -> UsageLine:
 
 
 def _movement(row: TupleRow) -> Movement:
-    amounts = (int(amount) for amount in row[3:])
-    opening, granted, spent, expired, closing = amounts
-    return Movement(
-        bucket_id=row[0],
-        unit=row[1],
-        valid_to_ns=row[2],
-        opening=opening,
-        granted=granted,
-        spent=spent,
-        expired=expired,
-        closing=closing,
-    )
+    values: dict[str, Any] = dict(zip(Movement.__struct_fields__, row, strict=True))
+    values.update({name: int(value) for name, value in values.items() if name not in {"bucket_id", "unit"}})
+    return Movement(**values)
 
 
 def _credit(row: TupleRow) -> CreditLine:

@@ -147,13 +147,15 @@ async def _place(connection: Connection, order: Order, bucket_id: str, now_ns: i
 
 
 async def _due_for(connection: Connection, order: Order, bucket_id: str) -> int:
-    """What was spent in this period and all before it, less what was paid or is being asked for already."""
+    """What was spent in this period and all before it, less what was paid, given up or is being asked for already."""
     wallet = await balance.wallet(connection, order.billing_account_id)
     periods = [held for held in wallet if held.order_id == order.id]
     over_ns = next(held.bucket.valid_to_ns for held in periods if held.bucket.id == bucket_id)
     spent = sum(_price(held) for held in periods if held.bucket.valid_to_ns <= over_ns)
     cursor = await connection.execute(
         """SELECT coalesce((SELECT sum(amount) FROM payment_received WHERE payer = %(payer)s), 0)
+               + coalesce((SELECT sum(l.due) FROM correction w JOIN correction_line l ON l.correction_id = w.id
+                   WHERE w.kind = 'receivable_written_off' AND w.about = %(payer)s), 0)
                + coalesce((SELECT sum(c.amount) FROM collection c
                    LEFT JOIN collection_outcome u ON u.collection_id = c.id
                    WHERE c.order_id = %(order_id)s AND u.collected IS NOT FALSE), 0)""",

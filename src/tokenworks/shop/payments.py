@@ -59,6 +59,18 @@ async def listed(connection: Connection, payer: str, limit: int, before: str) ->
     return [_payment(row) for row in await cursor.fetchall()]
 
 
+async def asked_for(connection: Connection, payers: list[str]) -> dict[str, int]:
+    """What carriers are being asked to take over of what these payers owe, without an answer yet."""
+    cursor = await connection.execute(
+        """SELECT 'credit/' || c.order_id AS payer, sum(c.amount) FROM collection c
+           WHERE 'credit/' || c.order_id = ANY(%s)
+               AND NOT EXISTS (SELECT FROM collection_outcome u WHERE u.collection_id = c.id)
+           GROUP BY 1""",
+        (payers,),
+    )
+    return {str(row[0]): int(row[1]) for row in await cursor.fetchall()}
+
+
 async def _insert(connection: Connection, payment: PaymentReceived) -> bool:
     cursor = await connection.execute(
         """INSERT INTO payment_received (id, legal_entity_id, payer, amount, currency, reference, received_at_ns)
@@ -74,14 +86,7 @@ async def _check_owed(connection: Connection, payment: PaymentReceived) -> None:
     code = postings.receivable(payment.payer)
     found = await balance.accounts(connection, code, payment.legal_entity_id)
     owed = sum(each.balance for each in found if (each.code, each.unit) == (code, payment.currency))
-    cursor = await connection.execute(
-        """SELECT coalesce(sum(amount), 0) FROM collection c
-           WHERE %s = 'credit/' || c.order_id
-               AND NOT EXISTS (SELECT FROM collection_outcome u WHERE u.collection_id = c.id)""",
-        (payment.payer,),
-    )
-    row = await cursor.fetchone()
-    open_to_pay = owed - int(row[0] if row else 0)
+    open_to_pay = owed - (await asked_for(connection, [payment.payer])).get(payment.payer, 0)
     if payment.amount > open_to_pay:
         left = f"{exact(max(0, open_to_pay), payment.currency)} {payment.currency}"
         raise conflict(f"{payment.payer} owes {left} that nobody is asked for yet; no more can be paid.", "amount")

@@ -1,4 +1,4 @@
-"""What happened to a billing account since its last bill: purchases, use by bucket and model, balances.
+"""What happened to a billing account since its last bill: purchases, corrections, use by bucket and model, balances.
 
 An open period is read in one snapshot of the database. The heads of all seal streams in that snapshot are its cut:
 sequence numbers grow in the order of commits, so whatever is at or below the cut was seen, and whatever comes later is
@@ -8,6 +8,7 @@ The tables of ledger and meter are only read here. What use on credit comes to, 
 """
 
 from collections import Counter
+from typing import Any
 
 import msgspec
 from psycopg import AsyncConnection
@@ -53,16 +54,41 @@ class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket over the period: opening + granted = spent + expired + closing."""
+    """A bucket over the period: opening + granted + refunded = spent + expired + withdrawn + closing."""
 
     bucket_id: str
     unit: str
     valid_to_ns: int
     opening: int
     granted: int
+    refunded: int
     spent: int
     expired: int
+    withdrawn: int
     closing: int
+
+
+class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a correction posted in the period; `used_at_ns` is when what it corrects happened.
+
+    `amount` of `unit` was given back to the bucket, moved to another (`replacement_id`) or withdrawn. `net` and `tax`
+    are what the bill is lessened by; `due` is what the customer owes directly, or no longer owes after a write-off.
+    """
+
+    correction_id: str
+    line: int
+    kind: str
+    about: str
+    reason: str
+    bucket_id: str | None
+    replacement_id: str | None
+    unit: str
+    amount: int
+    net: int
+    tax: int
+    due: int
+    used_at_ns: int
+    at_ns: int
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +103,7 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
     cut: dict[str, int]
     currency: str
     purchases: tuple[Purchase, ...]
+    corrections: tuple[Adjustment, ...]
     usage: tuple[UsageLine, ...]
     balances: tuple[Movement, ...]
 
@@ -85,18 +112,20 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def net(self) -> int:
-        """Of all purchases and of all use on credit."""
-        return sum(line.net for line in (*self.purchases, *self.on_credit))
+        """Of all purchases and all use on credit, less what was given back; below zero when that is more."""
+        given = sum(line.net for line in (*self.purchases, *self.on_credit))
+        return given - sum(line.net for line in self.corrections)
 
     @property
     def tax(self) -> int:
-        """Of all purchases and of all use on credit."""
-        return sum(line.tax for line in (*self.purchases, *self.on_credit))
+        """The same of the tax."""
+        given = sum(line.tax for line in (*self.purchases, *self.on_credit))
+        return given - sum(line.tax for line in self.corrections)
 
     @property
     def total(self) -> int:
-        """Of all purchases and of all use on credit, tax included: exactly what was paid or is owed for the period."""
-        return sum(line.total for line in (*self.purchases, *self.on_credit))
+        """Tax included: exactly what was paid or is owed for the period, less what was given back."""
+        return self.net + self.tax
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -122,7 +151,7 @@ async def read(connection: Connection, customer_id: str, now_ns: int) -> Period:
     usage = await _usage(connection, customer.billing_account_id, last.cut)
     before = await _before(connection, customer.billing_account_id)
     wallet = await balance.wallet(connection, customer.billing_account_id)
-    balances = _balances(wallet, before)
+    balances = _balances(wallet, await _refunded(connection, customer.billing_account_id), before)
     _check(usage, balances)
     on_credit = await period_credit.lines(connection, wallet, before)
     return Period(
@@ -135,6 +164,7 @@ async def read(connection: Connection, customer_id: str, now_ns: int) -> Period:
         cut=await _heads(connection),
         currency=entity.currency,
         purchases=await _purchases(connection, customer.billing_account_id, last.cut),
+        corrections=await _corrections(connection, customer.billing_account_id, last.cut),
         usage=usage,
         balances=balances,
         on_credit=on_credit,
@@ -160,7 +190,7 @@ async def _purchases(connection: Connection, billing_account_id: str, after: dic
     cursor = await connection.execute(
         """SELECT b.order_id, b.offer_id, f.name, b.id, b.granted, b.unit, o.tax_basis_points, b.net, b.tax,
                b.sold_at_ns
-           FROM bucket b JOIN customer_order o ON o.id = b.order_id JOIN offer f ON f.id = b.offer_id
+           FROM bucket b JOIN customer_order o ON o.bucket_id = b.id JOIN offer f ON f.id = b.offer_id
            WHERE b.billing_account_id = %(account)s AND b.kind = 'prepaid'
              AND b.seq > coalesce((%(after)s::jsonb ->> b.stream)::bigint, 0)
            ORDER BY b.sold_at_ns, b.id""",
@@ -182,6 +212,29 @@ async def _purchases(connection: Connection, billing_account_id: str, after: dic
         )
         for row in await cursor.fetchall()
     )
+
+
+async def _corrections(
+    connection: Connection, billing_account_id: str, after: dict[str, int]
+) -> tuple[Adjustment, ...]:
+    """Price that moved into another bucket of the customer lessens no bill."""
+    cursor = await connection.execute(
+        """SELECT c.id, l.ordinal, c.kind, c.about, c.reason, l.bucket_id, l.replacement_id, l.unit, l.amount,
+               CASE WHEN c.kind = 'usage_refunded' THEN 0 ELSE l.net END,
+               CASE WHEN c.kind = 'usage_refunded' THEN 0 ELSE l.tax END, l.due, c.used_at_ns, c.at_ns
+           FROM correction c JOIN correction_line l ON l.correction_id = c.id
+           WHERE c.billing_account_id = %(account)s AND c.seq > coalesce((%(after)s::jsonb ->> c.stream)::bigint, 0)
+           ORDER BY c.id, l.ordinal""",
+        {"account": billing_account_id, "after": msgspec.json.encode(after).decode()},
+    )
+    return tuple(adjustment(row) for row in await cursor.fetchall())
+
+
+def adjustment(row: TupleRow) -> Adjustment:
+    """From the columns of `bill_correction` behind the bill's."""
+    values: dict[str, Any] = dict(zip(Adjustment.__struct_fields__, row, strict=True))
+    values.update({name: int(values[name]) for name in ("amount", "net", "tax", "due")})
+    return Adjustment(**values)
 
 
 async def _usage(connection: Connection, billing_account_id: str, after: dict[str, int]) -> tuple[UsageLine, ...]:
@@ -209,14 +262,16 @@ async def _usage(connection: Connection, billing_account_id: str, after: dict[st
     )
 
 
-def _balances(wallet: list[BucketBalance], before: dict[str, Shown]) -> tuple[Movement, ...]:
-    moved = (_movement(bucket, before.get(bucket.bucket.id, Shown())) for bucket in wallet)
-    return tuple(movement for movement in moved if movement.opening or movement.granted)
+def _balances(wallet: list[BucketBalance], refunded: dict[str, int], before: dict[str, Shown]) -> tuple[Movement, ...]:
+    moved = (
+        _movement(bucket, refunded.get(bucket.bucket.id, 0), before.get(bucket.bucket.id, Shown())) for bucket in wallet
+    )
+    return tuple(movement for movement in moved if movement.opening or movement.granted or movement.refunded)
 
 
 async def _before(connection: Connection, billing_account_id: str) -> dict[str, Shown]:
     cursor = await connection.execute(
-        """SELECT l.bucket_id, sum(l.granted), sum(l.spent), sum(l.expired)
+        """SELECT l.bucket_id, sum(l.granted), sum(l.refunded), sum(l.spent), sum(l.expired), sum(l.withdrawn)
            FROM bill b JOIN bill_balance l ON l.bill_id = b.id
            WHERE b.billing_account_id = %s GROUP BY l.bucket_id""",
         (billing_account_id,),
@@ -224,15 +279,27 @@ async def _before(connection: Connection, billing_account_id: str) -> dict[str, 
     return {row[0]: Shown(*(int(amount) for amount in row[1:])) for row in await cursor.fetchall()}
 
 
-def _movement(bucket: BucketBalance, before: Shown) -> Movement:
+async def _refunded(connection: Connection, billing_account_id: str) -> dict[str, int]:
+    """All use that was ever given back, by the bucket that it was taken from."""
+    cursor = await connection.execute(
+        """SELECT l.bucket_id, sum(l.amount) FROM correction c JOIN correction_line l ON l.correction_id = c.id
+           WHERE c.billing_account_id = %s AND c.kind = 'usage_refunded' GROUP BY l.bucket_id""",
+        (billing_account_id,),
+    )
+    return {row[0]: int(row[1]) for row in await cursor.fetchall()}
+
+
+def _movement(bucket: BucketBalance, refunded: int, before: Shown) -> Movement:
     return Movement(
         bucket_id=bucket.bucket.id,
         unit=bucket.bucket.unit,
         valid_to_ns=bucket.bucket.valid_to_ns,
-        opening=before.granted - before.spent - before.expired,
+        opening=before.closing,
         granted=bucket.issued - before.granted,
-        spent=bucket.spent - before.spent,
+        refunded=refunded - before.refunded,
+        spent=bucket.spent + refunded - before.spent,
         expired=bucket.expired - before.expired,
+        withdrawn=bucket.withdrawn - before.withdrawn,
         closing=bucket.available + bucket.leased,
     )
 

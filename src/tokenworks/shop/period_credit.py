@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from tokenworks.core import sales
-from tokenworks.core.postings import receivable
+from tokenworks.core.postings import receivable, refund_due
 from tokenworks.ledger import balance
 from tokenworks.ledger.balance import BucketBalance
 
@@ -24,12 +24,27 @@ class Shown(msgspec.Struct, frozen=True):
     """What earlier bills have shown of a bucket."""
 
     granted: int = 0
+    refunded: int = 0
     spent: int = 0
     expired: int = 0
+    withdrawn: int = 0
+
+    @property
+    def kept(self) -> int:
+        """What was spent and not given back."""
+        return self.spent - self.refunded
+
+    @property
+    def closing(self) -> int:
+        """What was left."""
+        return self.granted - self.kept - self.expired - self.withdrawn
 
 
 class CreditLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent of a credit bucket, in its unit, and what it costs: `total` = `net` + `tax`."""
+    """What was spent of a credit bucket, in its unit, and what it costs: `total` = `net` + `tax`.
+
+    All are below zero where more use was refunded than there was.
+    """
 
     order_id: str
     offer_id: str
@@ -44,7 +59,10 @@ class CreditLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What is owed under a credit agreement over the period: `opening` + `used` = `paid` + `closing`, with tax."""
+    """What is owed under a credit agreement over the period: `opening` + `used` = `paid` + `closing`, with tax.
+
+    `paid` is what was paid, taken over by a carrier or given up. Below zero is what is owed back.
+    """
 
     order_id: str
     opening: int
@@ -56,11 +74,11 @@ class OwedLine(msgspec.Struct, frozen=True, kw_only=True):
 async def lines(
     connection: Connection, wallet: list[BucketBalance], before: dict[str, Shown]
 ) -> tuple[CreditLine, ...]:
-    """Every credit bucket of the wallet that something was spent of since the last bill."""
+    """Every credit bucket of the wallet that something was spent of, or given back, since the last bill."""
     spent = [
-        (held, before.get(held.bucket.id, Shown()).spent)
+        (held, before.get(held.bucket.id, Shown()).kept)
         for held in wallet
-        if held.kind == "credit" and held.spent > before.get(held.bucket.id, Shown()).spent
+        if held.kind == "credit" and held.spent != before.get(held.bucket.id, Shown()).kept
     ]
     names = await _names(connection, [held.order_id for held, _ in spent])
     return tuple(_line(held, earlier, *names[held.order_id]) for held, earlier in spent)
@@ -120,13 +138,17 @@ async def _opening(connection: Connection, billing_account_id: str) -> dict[str,
 
 
 async def _paid(connection: Connection, billing_account_id: str, after: dict[str, int]) -> dict[str, int]:
-    """What was paid or taken over since the last bill."""
+    """What was paid, taken over or given up since the last bill."""
     cursor = await connection.execute(
         """SELECT o.id, sum(x.amount) FROM customer_order o JOIN (
                SELECT order_id, amount, u.stream, u.seq FROM collection c
                JOIN collection_outcome u ON u.collection_id = c.id AND u.collected
                UNION ALL
-               SELECT substr(payer, 8), amount, stream, seq FROM payment_received WHERE payer LIKE 'credit/%%') x
+               SELECT substr(payer, 8), amount, stream, seq FROM payment_received WHERE payer LIKE 'credit/%%'
+               UNION ALL
+               SELECT substr(w.about, 8), l.due, w.stream, w.seq FROM correction w
+               JOIN correction_line l ON l.correction_id = w.id
+               WHERE w.kind = 'receivable_written_off' AND w.about LIKE 'credit/%%') x
                ON x.order_id = o.id
            WHERE o.billing_account_id = %(account)s AND x.seq > coalesce((%(after)s::jsonb ->> x.stream)::bigint, 0)
            GROUP BY o.id""",
@@ -136,7 +158,7 @@ async def _paid(connection: Connection, billing_account_id: str, after: dict[str
 
 
 async def _booked(connection: Connection, billing_account_id: str) -> dict[str, int]:
-    """The receivable of every agreement of the account, by agreement."""
+    """The receivable of every agreement of the account less what is owed back, by agreement."""
     cursor = await connection.execute(
         """SELECT DISTINCT order_id, payer, legal_entity_id FROM bucket
            WHERE billing_account_id = %s AND kind = 'credit' ORDER BY order_id""",
@@ -144,6 +166,11 @@ async def _booked(connection: Connection, billing_account_id: str) -> dict[str, 
     )
     booked: dict[str, int] = {}
     for order_id, payer, entity in await cursor.fetchall():
-        found = await balance.accounts(connection, receivable(payer), entity)
-        booked[order_id] = sum(account.balance for account in found if account.code == receivable(payer))
+        owed_to_us = await _balance(connection, receivable(payer), entity)
+        booked[order_id] = owed_to_us - await _balance(connection, refund_due(payer), entity)
     return booked
+
+
+async def _balance(connection: Connection, code: str, entity: str) -> int:
+    found = await balance.accounts(connection, code, entity)
+    return sum(account.balance for account in found if account.code == code)

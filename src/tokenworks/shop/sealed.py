@@ -94,7 +94,10 @@ SEALED = (
     ),
     SealedTable(
         "bill_balance",
-        ("bill_id", "bucket_id", "unit", "valid_to_ns", "opening", "granted", "spent", "expired", "closing"),
+        (
+            *("bill_id", "bucket_id", "unit", "valid_to_ns", "opening", "granted", "refunded", "spent", "expired"),
+            *("withdrawn", "closing"),
+        ),
         ("bill_id", "bucket_id"),
     ),
     SealedTable(
@@ -106,6 +109,14 @@ SEALED = (
         ("bill_id", "ordinal"),
     ),
     SealedTable("bill_owed", ("bill_id", "order_id", "opening", "used", "paid", "closing"), ("bill_id", "order_id")),
+    SealedTable(
+        "bill_correction",
+        (
+            *("bill_id", "ordinal", "correction_id", "line", "kind", "about", "reason", "bucket_id", "replacement_id"),
+            *("unit", "amount", "net", "tax", "due", "used_at_ns", "at_ns"),
+        ),
+        ("bill_id", "ordinal"),
+    ),
 )
 
 
@@ -116,4 +127,6 @@ def transaction(
 
     Rows may be added to the tables of ledger, access and shop, and to `others`.
     """
-    return store.transaction(pool, STREAM, at_ns, tables.SEALED + access_sealed.SEALED + SEALED + others)
+    return store.transaction(
+        pool, STREAM, at_ns, tables.SEALED + tables.CORRECTIONS + access_sealed.SEALED + SEALED + others
+    )

@@ -80,11 +80,12 @@ QUERIES = (
            SELECT 'bucket ' || b.id FROM bucket b
            LEFT JOIN customer_order o ON o.id = b.order_id LEFT JOIN offer s ON s.id = o.offer_id
            WHERE o.state IS DISTINCT FROM 'completed'
-               OR (b.billing_account_id, b.legal_entity_id, b.offer_id, b.net, b.tax, b.currency, b.kind)
-                   IS DISTINCT FROM
-                   (o.billing_account_id, o.legal_entity_id, o.offer_id, o.net, o.tax, o.currency, s.kind)
-               OR (b.kind = 'prepaid' AND o.bucket_id IS DISTINCT FROM b.id)
-               OR (b.kind = 'credit' AND b.payer <> 'credit/' || o.id)""",
+               OR (b.billing_account_id, b.legal_entity_id, b.offer_id, b.currency, b.kind)
+                   IS DISTINCT FROM (o.billing_account_id, o.legal_entity_id, o.offer_id, o.currency, s.kind)
+               OR (b.kind = 'credit' AND b.payer <> 'credit/' || o.id)
+               OR (NOT EXISTS (SELECT FROM correction_line l WHERE l.replacement_id = b.id)
+                   AND ((b.net, b.tax) IS DISTINCT FROM (o.net, o.tax)
+                       OR (b.kind = 'prepaid' AND o.bucket_id IS DISTINCT FROM b.id)))""",
     ),
     Query(
         "a bill is the sum of its lines",
@@ -94,8 +95,29 @@ QUERIES = (
                    SELECT bill_id, net, tax, total FROM bill_line
                    UNION ALL SELECT bill_id, net, tax, total FROM bill_credit) x GROUP BY bill_id) l
                ON l.bill_id = b.id
-           WHERE (b.net, b.tax, b.total) IS DISTINCT FROM
-               (coalesce(l.net, 0), coalesce(l.tax, 0), coalesce(l.total, 0))""",
+           LEFT JOIN (SELECT bill_id, sum(net) AS net, sum(tax) AS tax FROM bill_correction GROUP BY bill_id) c
+               ON c.bill_id = b.id
+           WHERE (b.net, b.tax) IS DISTINCT FROM
+                   (coalesce(l.net, 0) - coalesce(c.net, 0), coalesce(l.tax, 0) - coalesce(c.tax, 0))
+               OR b.total <> b.net + b.tax""",
+    ),
+    Query(
+        "billed corrections are all up to the last bill, as they were made",
+        "SELECT count(*) FROM bill_correction",
+        """SELECT 'correction ' || coalesce(l.correction_id, m.id) FROM (
+               SELECT b.billing_account_id AS account, l.* FROM bill b JOIN bill_correction l ON l.bill_id = b.id) l
+           FULL JOIN (
+               SELECT c.id, x.ordinal, c.billing_account_id AS account, c.kind, c.about, c.reason, x.bucket_id,
+                   x.replacement_id, x.unit, x.amount, CASE c.kind WHEN 'usage_refunded' THEN 0 ELSE x.net END AS net,
+                   CASE c.kind WHEN 'usage_refunded' THEN 0 ELSE x.tax END AS tax, x.due, c.used_at_ns, c.at_ns
+               FROM correction c JOIN correction_line x ON x.correction_id = c.id
+               JOIN LATERAL (SELECT cut FROM bill b WHERE b.billing_account_id = c.billing_account_id
+                   ORDER BY ordinal DESC LIMIT 1) last ON c.seq <= coalesce((last.cut ->> c.stream)::bigint, 0)) m
+               ON (m.id, m.ordinal) = (l.correction_id, l.line)
+           WHERE (l.account, l.kind, l.about, l.reason, l.bucket_id, l.replacement_id, l.unit, l.amount, l.net, l.tax,
+                   l.due, l.used_at_ns, l.at_ns) IS DISTINCT FROM
+               (m.account, m.kind, m.about, m.reason, m.bucket_id, m.replacement_id, m.unit, m.amount, m.net, m.tax,
+                   m.due, m.used_at_ns, m.at_ns)""",
     ),
     Query(
         "bill lines are as their buckets were sold",
@@ -115,15 +137,20 @@ QUERIES = (
            WHERE serial <> place OR ordinal <> turn OR from_ns <> coalesce(before_ns, from_ns)""",
     ),
     Query(
-        "billed balances follow each other and the bill's use",
+        "billed balances follow each other and the bill's use and corrections",
         "SELECT count(*) FROM bill_balance",
         """SELECT 'bill ' || id || ' bucket ' || bucket_id FROM (
-               SELECT b.id, l.bucket_id, l.opening, l.spent, lag(l.closing, 1, 0::numeric) OVER
-                       (PARTITION BY l.bucket_id ORDER BY b.ordinal) AS before,
+               SELECT b.id, l.bucket_id, l.opening, l.spent, l.refunded, l.withdrawn, lag(l.closing, 1, 0::numeric)
+                       OVER (PARTITION BY l.bucket_id ORDER BY b.ordinal) AS before,
+                   coalesce((SELECT sum(amount) FROM bill_correction c WHERE c.bill_id = b.id
+                       AND c.bucket_id = l.bucket_id AND c.kind = 'usage_refunded'), 0) AS given_back,
+                   coalesce((SELECT sum(amount) FROM bill_correction c WHERE c.bill_id = b.id
+                       AND c.bucket_id = l.bucket_id AND (c.kind <> 'usage_refunded' OR c.replacement_id IS NOT NULL)),
+                       0) AS taken,
                    coalesce((SELECT sum(amount) FROM bill_usage u
                        WHERE u.bill_id = b.id AND u.bucket_id = l.bucket_id), 0) AS used
                FROM bill b JOIN bill_balance l ON l.bill_id = b.id) x
-           WHERE opening <> before OR spent <> used""",
+           WHERE opening <> before OR spent <> used OR refunded <> given_back OR withdrawn <> taken""",
     ),
     Query(
         "billed use is every proven charge up to the last bill, once",

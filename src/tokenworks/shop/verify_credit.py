@@ -6,7 +6,7 @@ from tokenworks.ledger.verify import Query
 _BILLED = """
     SELECT x.*, div(2 * price * used_so_far + granted, 2 * granted) AS total_due FROM (
         SELECT l.bill_id, l.bucket_id, l.order_id, l.used, b.granted, b.net, b.net + b.tax AS price, b.order_id AS of,
-            m.spent, sum(l.used) OVER w AS used_so_far, sum(l.net) OVER w AS net_so_far,
+            m.spent - m.refunded AS spent, sum(l.used) OVER w AS used_so_far, sum(l.net) OVER w AS net_so_far,
             sum(l.total) OVER w AS total_so_far
         FROM bill_credit l JOIN bill i ON i.id = l.bill_id
         LEFT JOIN bucket b ON b.id = l.bucket_id AND b.kind = 'credit'
@@ -14,12 +14,15 @@ _BILLED = """
         WINDOW w AS (PARTITION BY l.bucket_id ORDER BY i.ordinal)) x
 """
 
-# Everything that was taken off what is owed under an agreement: by a carrier, or by a payment.
+# Everything that was taken off what is owed under an agreement: by a carrier, by a payment, or because it was given up.
 _PAID = """
     SELECT c.order_id, c.amount, u.stream, u.seq FROM collection c
     JOIN collection_outcome u ON u.collection_id = c.id AND u.collected
     UNION ALL
     SELECT substr(payer, 8), amount, stream, seq FROM payment_received WHERE payer LIKE 'credit/%'
+    UNION ALL
+    SELECT substr(w.about, 8), l.due, w.stream, w.seq FROM correction w JOIN correction_line l ON l.correction_id = w.id
+    WHERE w.kind = 'receivable_written_off' AND w.about LIKE 'credit/%'
 """
 
 QUERIES = (
@@ -74,7 +77,7 @@ QUERIES = (
             UNION ALL
             SELECT 'bill ' || m.bill_id || ' bucket ' || m.bucket_id FROM bill_balance m
             JOIN bucket b ON b.id = m.bucket_id AND b.kind = 'credit'
-            WHERE m.spent > 0 AND NOT EXISTS (
+            WHERE m.spent <> m.refunded AND NOT EXISTS (
                 SELECT FROM bill_credit l WHERE (l.bill_id, l.bucket_id) = (m.bill_id, m.bucket_id))""",  # noqa: S608
     ),
     Query(

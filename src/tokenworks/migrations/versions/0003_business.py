@@ -318,12 +318,14 @@ CREATE TABLE bill_balance (
     valid_to_ns bigint NOT NULL,
     opening numeric(40, 0) NOT NULL,
     granted numeric(40, 0) NOT NULL,
+    refunded numeric(40, 0) NOT NULL,
     spent numeric(40, 0) NOT NULL,
     expired numeric(40, 0) NOT NULL,
+    withdrawn numeric(40, 0) NOT NULL,
     closing numeric(40, 0) NOT NULL,
     {SEALED_COLUMNS},
     PRIMARY KEY (bill_id, bucket_id),
-    CHECK (opening + granted = spent + expired + closing)
+    CHECK (opening + granted + refunded = spent + expired + withdrawn + closing)
 );
 CREATE INDEX bill_balance_sealed ON bill_balance (stream, seq);
 """

@@ -82,7 +82,7 @@ CREATE TABLE bill_credit (
     name text NOT NULL,
     bucket_id text COLLATE "C" NOT NULL,
     unit text NOT NULL,
-    used numeric(40, 0) NOT NULL CHECK (used > 0),
+    used numeric(40, 0) NOT NULL CHECK (used <> 0),
     tax_basis_points integer NOT NULL,
     net numeric(40, 0) NOT NULL,
     tax numeric(40, 0) NOT NULL,
@@ -95,10 +95,10 @@ CREATE INDEX bill_credit_sealed ON bill_credit (stream, seq);
 CREATE TABLE bill_owed (
     bill_id text COLLATE "C" NOT NULL REFERENCES bill,
     order_id text COLLATE "C" NOT NULL REFERENCES customer_order,
-    opening numeric(40, 0) NOT NULL CHECK (opening >= 0),
+    opening numeric(40, 0) NOT NULL,
     used numeric(40, 0) NOT NULL,
     paid numeric(40, 0) NOT NULL,
-    closing numeric(40, 0) NOT NULL CHECK (closing >= 0),
+    closing numeric(40, 0) NOT NULL,
     {SEALED_COLUMNS},
     PRIMARY KEY (bill_id, order_id),
     CHECK (opening + used = paid + closing)

@@ -1,0 +1,91 @@
+"""Tables of what puts the books right: corrections with their lines, and where they are on bills.
+
+Rows are only ever added, under seal.
+"""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+SEALED_COLUMNS = """
+    stream text NOT NULL DEFAULT current_setting('tokenworks.stream'),
+    seq bigint NOT NULL DEFAULT current_setting('tokenworks.seq')::bigint
+"""
+
+FINAL = ("correction", "correction_line", "bill_correction")
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    for statement in (CORRECTION, BILLED):
+        op.execute(statement)
+    for table in FINAL:
+        op.execute(
+            f"CREATE TRIGGER {table}_is_final BEFORE UPDATE OR DELETE ON {table}"
+            " FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+        )
+
+
+CORRECTION = f"""
+CREATE TABLE correction (
+    id text COLLATE "C" PRIMARY KEY,
+    kind text NOT NULL CHECK (kind IN ('usage_refunded', 'package_withdrawn', 'payment_charged_back',
+        'receivable_written_off', 'refund_settled', 'supplier_credited')),
+    legal_entity_id text NOT NULL,
+    billing_account_id text NOT NULL,
+    about text COLLATE "C" NOT NULL,
+    reason text NOT NULL CHECK (reason <> ''),
+    reference text NOT NULL,
+    used_at_ns bigint NOT NULL,
+    at_ns bigint NOT NULL,
+    posting_id bigint NOT NULL REFERENCES posting,
+    {SEALED_COLUMNS}
+);
+CREATE INDEX correction_sealed ON correction (stream, seq);
+CREATE INDEX correction_about ON correction (about);
+CREATE INDEX correction_billing_account ON correction (billing_account_id, id);
+CREATE TABLE correction_line (
+    correction_id text COLLATE "C" NOT NULL REFERENCES correction,
+    ordinal integer NOT NULL,
+    bucket_id text COLLATE "C" REFERENCES bucket,
+    unit text NOT NULL,
+    amount numeric(40, 0) NOT NULL CHECK (amount >= 0),
+    currency text NOT NULL,
+    revenue numeric(40, 0) NOT NULL CHECK (revenue >= 0),
+    net numeric(40, 0) NOT NULL CHECK (net >= 0),
+    tax numeric(40, 0) NOT NULL CHECK (tax >= 0),
+    due numeric(40, 0) NOT NULL CHECK (due >= 0),
+    charge integer,
+    replacement_id text COLLATE "C" REFERENCES bucket,
+    {SEALED_COLUMNS},
+    PRIMARY KEY (correction_id, ordinal)
+);
+CREATE INDEX correction_line_sealed ON correction_line (stream, seq);
+CREATE INDEX correction_line_bucket ON correction_line (bucket_id);
+"""
+
+BILLED = f"""
+CREATE TABLE bill_correction (
+    bill_id text COLLATE "C" NOT NULL REFERENCES bill,
+    ordinal integer NOT NULL,
+    correction_id text COLLATE "C" NOT NULL REFERENCES correction,
+    line integer NOT NULL,
+    kind text NOT NULL,
+    about text NOT NULL,
+    reason text NOT NULL,
+    bucket_id text COLLATE "C",
+    replacement_id text COLLATE "C",
+    unit text NOT NULL,
+    amount numeric(40, 0) NOT NULL,
+    net numeric(40, 0) NOT NULL,
+    tax numeric(40, 0) NOT NULL,
+    due numeric(40, 0) NOT NULL,
+    used_at_ns bigint NOT NULL,
+    at_ns bigint NOT NULL,
+    {SEALED_COLUMNS},
+    PRIMARY KEY (bill_id, ordinal),
+    UNIQUE (correction_id, line)
+);
+CREATE INDEX bill_correction_sealed ON bill_correction (stream, seq);
+"""
