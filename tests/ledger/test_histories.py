@@ -12,9 +12,11 @@ from tokenworks.base.database import Pool
 from tokenworks.core.corrections import Charged, Head, Kind
 from tokenworks.core.journal import LeaseClose, LeaseReturn
 from tokenworks.core.leasing import Lease
-from tokenworks.ledger import corrections
-from tokenworks.ledger.balance import accounts, wallet
+from tokenworks.ledger import corrections, hours
+from tokenworks.ledger.balance import BucketBalance, accounts, wallet
 from tokenworks.ledger.buckets import expire_due
+from tokenworks.ledger.history import Moment
+from tokenworks.ledger.history import wallet as wallet_then
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.store import transaction
 
@@ -81,6 +83,7 @@ class History:
         self.leases: list[Lease] = []
         self.granted_at: dict[int, int] = {}
         self.open: list[int] = []
+        self.seen: dict[int, list[BucketBalance]] = {}
         self.requests: dict[int, str] = {}
         self.used: dict[str, int] = {}
         self.given_back: dict[str, int] = {}
@@ -164,6 +167,10 @@ class History:
     async def wait(self, number: int) -> None:
         """Time passes; silent leases are reclaimed, and what is over expires."""
         await self.ship()
+        async with self.pool.connection() as conn:
+            self.seen[self.now] = await wallet(conn, self.name)
+        if number % 3 == 0:
+            await hours.add_up(self.pool)
         self.now += number * SECOND // 40
         await self.desk.reclaim_due(self.now)
         for lease_id in list(self.auditor.out):
@@ -183,6 +190,9 @@ class History:
         async with self.pool.connection() as conn:
             [shown] = [held for held in await wallet(conn, self.name) if held.bucket.id == self.name]
             money = {line.code: line.balance for line in await accounts(conn, "") if line.code.endswith(self.name)}
+            self.seen[self.now] = await wallet(conn, self.name)
+            for moment, then in self.seen.items():
+                assert await wallet_then(conn, self.name, Moment(moment)) == then
         assert (shown.available, shown.leased, shown.spent, shown.expired, shown.withdrawn) == (
             told.left,
             sum(told.out.values()),

@@ -5,13 +5,13 @@ from ledger.edits import edits_missed
 from tokenworks.base.database import Pool
 from tokenworks.core.corrections import Charged
 from tokenworks.core.journal import LeaseClose, LeaseReturn
-from tokenworks.ledger import corrections
+from tokenworks.ledger import corrections, hours
 from tokenworks.ledger.buckets import expire_due
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.store import transaction
 
-CACHES = {"seal", "seal_stream", "journal"}
+CACHES = {"seal", "seal_stream", "journal", "account_hour", "hours_cursor"}
 TABLES = sorted(CACHES | {table.name for table in SEALED})
 
 
@@ -44,6 +44,7 @@ async def history(pool: Pool) -> None:
         both = [Charged(0, first.bucket.id, "token", 40)]
         await corrections.refund(conn, head("cor_1", "usage_refunded", "req-j1-1"), both, (15, "token"), 50 * SECOND)
         await corrections.withdraw(conn, head("cor_2", "package_withdrawn", "b"), 1_000)
+    await hours.keep_up(pool)
 
 
 async def test_every_edited_column_and_every_deleted_row_is_found(database: Pool) -> None:

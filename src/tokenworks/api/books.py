@@ -6,8 +6,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from tokenworks.api.office import Office
-from tokenworks.api.shapes import Amount, Page, money
-from tokenworks.ledger import balance
+from tokenworks.api.shapes import Amount, At, By, Page, money, wall_ns
+from tokenworks.ledger import balance, history
+from tokenworks.ledger.history import Moment
 
 router = APIRouter(prefix="/ledger", tags=["ledger"])
 
@@ -38,11 +39,18 @@ class VerificationShown(BaseModel):
 
 @router.get("/accounts")
 async def list_accounts(
-    office: Office, prefix: Annotated[str, Query(max_length=200, description="how the code begins")] = ""
+    office: Office,
+    prefix: Annotated[str, Query(max_length=200, description="how the code begins")] = "",
+    at: At = None,
+    by: By = "posted",
 ) -> Page[AccountShown]:
-    """Accounts by code, all at once."""
+    """Accounts by code, all at once; with `at` as they were then, without those that were at zero."""
     async with office.pool.connection() as connection:
-        found = await balance.accounts(connection, prefix)
+        if at is None:
+            found = await balance.accounts(connection, prefix)
+        else:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            found = await history.accounts(connection, prefix, Moment(wall_ns(at), by))
     return Page(
         items=[
             AccountShown(

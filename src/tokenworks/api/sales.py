@@ -5,12 +5,28 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from tokenworks.api import shapes
 from tokenworks.api.commands import Command, named
 from tokenworks.api.office import Connection, Office
-from tokenworks.api.shapes import Amount, Body, Cursor, Limit, Number, OfCustomer, Page, at, money, number, page
+from tokenworks.api.shapes import (
+    Amount,
+    At,
+    Body,
+    By,
+    Cursor,
+    Limit,
+    Number,
+    OfCustomer,
+    Page,
+    money,
+    number,
+    page,
+    wall_ns,
+)
 from tokenworks.core.commands import CommandCode, CommandRefused
-from tokenworks.ledger import balance
+from tokenworks.ledger import balance, history
 from tokenworks.ledger.balance import BucketBalance
+from tokenworks.ledger.history import Moment
 from tokenworks.shop import order_rows, parties
 from tokenworks.shop.order_rows import Order, Payment
 from tokenworks.shop.parties import Customer
@@ -112,19 +128,27 @@ async def show_order(office: Office, order_id: str) -> OrderShown:
 
 @router.get("/balances")
 async def list_balances(
-    office: Office, customer: OfCustomer = "", limit: Limit = 50, cursor: Cursor = ""
+    office: Office,
+    customer: OfCustomer = "",
+    at: At = None,
+    by: By = "posted",
+    limit: Limit = 50,
+    cursor: Cursor = "",
 ) -> Page[BucketShown]:
-    """A customer's whole wallet in draw order; without a customer, the wallets of `limit` customers, newest first."""
+    """A customer's whole wallet in draw order, now or as it was; without a customer, those of `limit` customers."""
+    moment = Moment(wall_ns(at), by) if at else None
     async with office.pool.connection() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         if customer:
-            return Page(items=await _wallet(connection, await parties.customer(connection, customer)))
+            return Page(items=await _wallet(connection, await parties.customer(connection, customer), moment))
         found = await parties.customers(connection, limit, cursor)
-        wallets = [bucket for each in found for bucket in await _wallet(connection, each)]
+        wallets = [bucket for each in found for bucket in await _wallet(connection, each, moment)]
     return Page(items=wallets, next=found[-1].id if len(found) == limit else None)
 
 
-async def _wallet(connection: Connection, customer: Customer) -> list[BucketShown]:
-    buckets = await balance.wallet(connection, customer.billing_account_id)
+async def _wallet(connection: Connection, customer: Customer, moment: Moment | None) -> list[BucketShown]:
+    account = customer.billing_account_id
+    buckets = await history.wallet(connection, account, moment) if moment else await balance.wallet(connection, account)
     return [_bucket(bucket, customer.id) for bucket in buckets]
 
 
@@ -141,8 +165,8 @@ def _order(order: Order) -> OrderShown:
         payment=_payment(order.payment) if order.payment else None,
         failure_code=order.failure_code,
         failure=order.failure,
-        placed_at=at(order.placed_at_ns),
-        closed_at=at(order.closed_at_ns) if order.closed_at_ns is not None else None,
+        placed_at=shapes.at(order.placed_at_ns),
+        closed_at=shapes.at(order.closed_at_ns) if order.closed_at_ns is not None else None,
     )
 
 
@@ -152,7 +176,7 @@ def _payment(payment: Payment) -> PaymentShown:
         payer=payment.payer,
         reference=payment.reference,
         amount=money(payment.amount, payment.currency),
-        paid_at=at(payment.paid_at_ns),
+        paid_at=shapes.at(payment.paid_at_ns),
     )
 
 
@@ -175,8 +199,8 @@ def _bucket(held: BucketBalance, customer_id: str) -> BucketShown:
         spent=number(held.spent, bucket.unit),
         expired=number(held.expired, bucket.unit),
         withdrawn=number(held.withdrawn, bucket.unit),
-        valid_from=at(bucket.valid_from_ns),
-        valid_to=at(bucket.valid_to_ns),
+        valid_from=shapes.at(bucket.valid_from_ns),
+        valid_to=shapes.at(bucket.valid_to_ns),
         net=money(held.net, held.currency),
         recognised=money(held.recognised, held.currency),
     )

@@ -1,10 +1,11 @@
 """Shapes that many answers share: amounts, pages, times, token counts, bodies that take no unknown field."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Generic, Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Generic, Literal, Protocol, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from tokenworks.base import clock
 from tokenworks.core import amounts, usage
@@ -15,8 +16,12 @@ PAGE_MAX = 200
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="most entries of a page")]
 Cursor = Annotated[str, Query(max_length=100, description="`next` of the page before")]
 OfCustomer = Annotated[str, Query(max_length=100, description="only this customer's")]
+At = Annotated[AwareDatetime | None, Query(description="as it was at this time (RFC 3339)")]
+By = Annotated[Literal["posted", "used"], Query(description="with `at`: what was posted, or what was used until then")]
 Number = int | str
 """A whole number for token, coin and point; exact decimal text for currencies."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Item = TypeVar("_Item")
 
@@ -97,6 +102,11 @@ def smallest(value: Number, unit: str, field: str) -> int:
 def tokens(counts: usage.Tokens) -> Tokens:
     """Token counts with their total."""
     return Tokens(**dict(zip(usage.CLASSES, counts.each(), strict=True)), total=counts.total)
+
+
+def wall_ns(moment: datetime) -> int:
+    """The time in nanoseconds since 1970; a datetime has no more than microseconds."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def at(time_ns: int) -> str:

@@ -1,13 +1,12 @@
 """Route of usage records: each request with its counts, charges by bucket and attempts."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel
 
 from tokenworks.api.office import Office
-from tokenworks.api.shapes import Amount, Cursor, Limit, OfCustomer, Page, Tokens, at, money, tokens
+from tokenworks.api.shapes import Amount, Cursor, Limit, OfCustomer, Page, Tokens, at, money, tokens, wall_ns
 from tokenworks.base import clock
 from tokenworks.core.commands import invalid
 from tokenworks.meter import usage
@@ -15,8 +14,6 @@ from tokenworks.meter.usage import AttemptLine, ChargeLine, UsageRecord
 from tokenworks.shop import parties
 
 router = APIRouter(tags=["usage"])
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ChargeShown(BaseModel):
@@ -84,15 +81,11 @@ async def list_usage(
             request_id=request or None,
             before=int(cursor) if cursor else None,
             limit=limit,
-            closed_before_ns=_wall_ns(before) if before else None,
+            closed_before_ns=wall_ns(before) if before else None,
         )
         owners = await parties.names(connection, [record.billing_account_id for record in found])
     following = str(found[-1].id) if len(found) == limit else None
     return Page(items=[_record(record, owners[record.billing_account_id]) for record in found], next=following)
-
-
-def _wall_ns(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def _record(record: UsageRecord, customer_id: str) -> UsageShown:

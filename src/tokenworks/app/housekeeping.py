@@ -12,6 +12,7 @@ import psycopg
 from tokenworks.app.settling import Settling
 from tokenworks.base import clock, log
 from tokenworks.base.database import Pool
+from tokenworks.ledger import hours
 from tokenworks.ledger.faults import LedgerFault
 from tokenworks.meter import partitions
 from tokenworks.shop import agreements
@@ -33,6 +34,7 @@ def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: C
     return settling.chores() | {
         "grant the next period of credit": lambda: agreements.open_due(pool, clock.wall_ns()),
         "collect credit": collections.collect_due,
+        "add up hours": lambda: hours.keep_up(pool),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),

@@ -1,11 +1,25 @@
 """Commands about what was used and what it came to: balances, usage, bills, ledger accounts, margin."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from tokenworks.cli.command import LIMIT, Columns, LimitOption, Record, Session, command, group
 from tokenworks.cli.parties import CustomerOption, EveryCustomerOption
+
+
+class By(StrEnum):
+    """By which time something counts as past."""
+
+    POSTED = "posted"
+    USED = "used"
+
+
+AtOption = Annotated[
+    str | None, typer.Option("--at", metavar="TIME", help="As it was at this time (RFC 3339).", show_default="now")
+]
+ByOption = Annotated[By, typer.Option(help="With --at: what was posted until then, or what was used until then.")]
 
 balances = group("Balances: the buckets of customers and what is left in them.")
 usage = group("Usage records: one for every request.")
@@ -74,9 +88,15 @@ _ACCOUNT_COLUMNS = {"account": "code", "balance": "balance", "legal entity": "le
 
 
 @command(balances, "list")
-def list_balances(session: Session, customer: EveryCustomerOption = None, limit: LimitOption = LIMIT) -> None:
+def list_balances(
+    session: Session,
+    customer: EveryCustomerOption = None,
+    at: AtOption = None,
+    by: ByOption = By.POSTED,
+    limit: LimitOption = LIMIT,
+) -> None:
     """List buckets: granted = available + leased + spent + expired + withdrawn."""
-    session.show_page("/balances", _BALANCE_COLUMNS, limit, customer=customer)
+    session.show_page("/balances", _BALANCE_COLUMNS, limit, customer=customer, at=at, by=by.value)
 
 
 @command(balances, "show")
@@ -133,9 +153,12 @@ def show_statement(session: Session, customer: CustomerOption) -> None:
 def list_accounts(
     session: Session,
     prefix: Annotated[str, typer.Option(help="Only codes that begin so, for example payable/.")] = "",
+    at: AtOption = None,
+    by: ByOption = By.POSTED,
 ) -> None:
     """List the ledger's accounts and balances."""
-    session.show_list("accounts", session.office.get("/ledger/accounts", prefix=prefix)["items"], _ACCOUNT_COLUMNS)
+    entries = session.office.get("/ledger/accounts", prefix=prefix, at=at, by=by.value)["items"]
+    session.show_list("accounts", entries, _ACCOUNT_COLUMNS)
 
 
 @command(accounts, "margin")

@@ -137,6 +137,23 @@ QUERIES = (
            WHERE a.balance <> coalesce(r.balance, 0)""",
     ),
     Query(
+        "sums by hour rebuilt from transfers",
+        "SELECT count(*) FROM account_hour",
+        """SELECT 'account ' || account_id || ' hour ' || hour_ns FROM account_hour h
+           FULL JOIN (
+               SELECT account_id, hour_ns, sum(debit) AS debit, sum(credit) AS credit FROM (
+                   SELECT p.at_ns - p.at_ns % 3600000000000 AS hour_ns, l.account_id, l.debit, l.credit
+                   FROM posting p JOIN hours_cursor c ON c.stream = p.stream AND p.seq <= c.seq
+                   JOIN transfer t ON t.posting_id = p.id
+                   CROSS JOIN LATERAL (VALUES (t.debit_account_id, t.amount, 0), (t.credit_account_id, 0, t.amount))
+                       AS l (account_id, debit, credit)) legs
+               GROUP BY account_id, hour_ns) r USING (account_id, hour_ns)
+           WHERE (h.debit, h.credit) IS DISTINCT FROM (r.debit, r.credit)
+           UNION ALL
+           SELECT 'hours of ' || c.stream FROM hours_cursor c LEFT JOIN seal_stream s USING (stream)
+           WHERE c.seq > coalesce(s.seq, 0)""",
+    ),
+    Query(
         "transfers belong to their posting",
         "SELECT count(*) FROM transfer",
         """SELECT 'transfer ' || t.posting_id || '/' || t.ordinal FROM transfer t

@@ -1,6 +1,6 @@
-"""Tables of what puts the books right: corrections with their lines, and where they are on bills.
+"""Tables of the books beyond posting: corrections and where they are on bills; sums by hour for balances at a moment.
 
-Rows are only ever added, under seal.
+Corrections are only ever added, under seal. `account_hour` with `hours_cursor` is a cache that `tokenworks verify` rebuilds.
 """
 
 from alembic import op
@@ -18,7 +18,7 @@ FINAL = ("correction", "correction_line", "bill_correction")
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (CORRECTION, BILLED):
+    for statement in (CORRECTION, BILLED, HOURS):
         op.execute(statement)
     for table in FINAL:
         op.execute(
@@ -88,4 +88,20 @@ CREATE TABLE bill_correction (
     UNIQUE (correction_id, line)
 );
 CREATE INDEX bill_correction_sealed ON bill_correction (stream, seq);
+"""
+
+HOURS = """
+CREATE INDEX posting_at ON posting (at_ns);
+CREATE INDEX posting_late ON posting (at_ns) WHERE abs(at_ns - used_at_ns) > 3600000000000;
+CREATE TABLE account_hour (
+    account_id bigint NOT NULL,
+    hour_ns bigint NOT NULL,
+    debit numeric(40, 0) NOT NULL,
+    credit numeric(40, 0) NOT NULL,
+    PRIMARY KEY (account_id, hour_ns)
+);
+CREATE TABLE hours_cursor (
+    stream text PRIMARY KEY,
+    seq bigint NOT NULL
+);
 """
