@@ -93,3 +93,26 @@ async def test_what_is_refused(office: Office) -> None:
         await office.post(f"/corrections/{path}", body, status)
     assert (await office.get("/corrections"))["items"] == []
     await office.get("/corrections/nothing", 404)
+
+
+async def test_balances_and_accounts_as_they_were(office: Office) -> None:
+    customer, _, bucket = await used(office)
+    before, after = "2026-01-31T03:59:59Z", "2026-01-31T04:00Z"
+    now = (await office.get("/balances", customer=customer))["items"]
+    assert (await office.get("/balances", customer=customer, at=after))["items"] == now
+    assert (await office.get("/balances", at=after, by="used"))["items"] == now
+    assert (await office.get("/balances", customer=customer, at=before))["items"] == []
+    accounts = await office.get("/ledger/accounts", prefix=f"bucket/{bucket}/spent", at=after)
+    assert accounts == await office.get("/ledger/accounts", prefix=f"bucket/{bucket}/spent")
+    assert (await office.get("/ledger/accounts", at=before))["items"] == []
+    await office.get("/balances", 400, at="2026-01-31")
+
+
+async def test_the_ledger_as_plain_text(office: Office) -> None:
+    await used(office)
+    for form, line in (("beancount", ' * "package_sold" "order/'), ("hledger", " * package_sold | order/")):
+        answer = await office.http.get("/api/v1/ledger/export", params={"format": form, "from": "2026-01-01T00:00Z"})
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert line in answer.text
+        assert answer.text.endswith("; 3 transactions, complete\n")
+    await office.get("/ledger/export", 400, format="ledger")

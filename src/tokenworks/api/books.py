@@ -1,13 +1,16 @@
-"""Routes of the ledger's accounts and of verification."""
+"""Routes of the ledger's accounts, of its export as plain text, and of verification."""
 
-from typing import Annotated
+from collections.abc import AsyncGenerator
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, BaseModel
 
 from tokenworks.api.office import Office
 from tokenworks.api.shapes import Amount, At, By, Page, money, wall_ns
-from tokenworks.ledger import balance, history
+from tokenworks.ledger import balance, export, history
+from tokenworks.ledger.export import Extent
 from tokenworks.ledger.history import Moment
 
 router = APIRouter(prefix="/ledger", tags=["ledger"])
@@ -62,6 +65,26 @@ async def list_accounts(
             for account in found
         ]
     )
+
+
+@router.get("/export", response_class=StreamingResponse)
+async def export_ledger(
+    office: Office,
+    form: Annotated[Literal["beancount", "hledger"], Query(alias="format")],
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="postings from this time on")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="and before this time")] = None,
+    legal_entity: Annotated[str, Query(max_length=100, description="only this seller's books")] = "",
+) -> StreamingResponse:
+    """The ledger as plain-text accounting. Its last line counts the transactions; without it the text was cut off."""
+    extent = Extent(wall_ns(from_) if from_ else None, wall_ns(to) if to else None, legal_entity or None)
+
+    async def pieces() -> AsyncGenerator[str]:
+        async with office.pool.connection() as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            async for piece in export.export(connection, form, extent):
+                yield piece
+
+    return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/verify")

@@ -18,6 +18,8 @@ from tokenworks.base.config import Settings
 
 Record = dict[str, Any]
 TIMEOUT_S = 30
+# Between two pieces of a long text: the office may have to sort a whole ledger first.
+TEXT_TIMEOUT_S = 600
 PAGE = 200
 
 
@@ -84,6 +86,18 @@ class OfficeClient:
             cursor = page["next"]
             if cursor is None:
                 return
+
+    def text(self, path: str, **query: str | None) -> Iterator[bytes]:
+        """A text of any length, piece by piece."""
+        given = {name.rstrip("_"): value for name, value in query.items() if value}
+        try:
+            with self._http.stream("GET", path, params=given, timeout=TEXT_TIMEOUT_S) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    _record(answer, self._url)
+                yield from answer.iter_bytes()
+        except httpx2.TransportError as fault:
+            raise OfficeUnreachable(f"The office at {self._url} broke off ({fault}).") from fault
 
     def _call(
         self,

@@ -111,16 +111,22 @@ def command(of: typer.Typer, name: str) -> Callable[[Callable[..., None]], Calla
     """Register a function as a command with the shared options added to its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        def run(json: bool, office: str, token: str, **own: Any) -> None:
-            with faults.told(), ExitStack() as stack:
-                function(Session(office_url=office, token=token, as_json=json, stack=stack), **own)
-
-        run.__doc__ = function.__doc__
-        run.__signature__ = _with_shared_options(function)  # type: ignore[attr-defined]
-        of.command(name)(run)
+        of.command(name)(shared(function))
         return function
 
     return register
+
+
+def shared(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as a command, with the shared options added to its own."""
+
+    def run(json: bool, office: str, token: str, **own: Any) -> None:
+        with faults.told(), ExitStack() as stack:
+            function(Session(office_url=office, token=token, as_json=json, stack=stack), **own)
+
+    run.__doc__ = function.__doc__
+    run.__signature__ = _with_shared_options(function)  # type: ignore[attr-defined]
+    return run
 
 
 def _with_shared_options(function: Callable[..., None]) -> inspect.Signature:

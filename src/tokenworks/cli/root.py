@@ -5,7 +5,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import backups, bench, books, chaos, corrections, credit, parties, sales, supplies, system
+from tokenworks.cli import backups, bench, books, chaos, corrections, credit, export, parties, sales, supplies, system
+from tokenworks.cli.command import shared
 
 _COMMANDS = {
     "up": system.up,
@@ -14,6 +15,7 @@ _COMMANDS = {
     "verify": system.verify,
     "restore": backups.restore,
     "chaos": chaos.chaos,
+    "export": shared(export.export),
 }
 _GROUPS = {
     "Customers and sales": {

@@ -42,6 +42,7 @@ class AccountBalance(msgspec.Struct, frozen=True):
     code: str
     unit: str
     balance: int
+    debit_normal: bool
 
 
 async def wallet(conn: Connection, billing_account_id: str) -> list[BucketBalance]:
@@ -69,14 +70,14 @@ async def accounts(conn: Connection, prefix: str, legal_entity_id: str | None = 
     """Ledger accounts whose code starts with `prefix`, by code; of one legal entity or of all."""
     cursor = await conn.execute(
         """
-        SELECT legal_entity_id, code, unit, balance FROM account
+        SELECT legal_entity_id, code, unit, balance, debit_normal FROM account
         WHERE starts_with(code, %(prefix)s)
             AND (%(entity)s::text IS NULL OR legal_entity_id = %(entity)s)
         ORDER BY code, unit, legal_entity_id
         """,
         {"prefix": prefix, "entity": legal_entity_id},
     )
-    return [AccountBalance(row[0], row[1], row[2], int(row[3])) for row in await cursor.fetchall()]
+    return [AccountBalance(row[0], row[1], row[2], int(row[3]), row[4]) for row in await cursor.fetchall()]
 
 
 def _bucket_balance(row: tuple[Any, ...]) -> BucketBalance:

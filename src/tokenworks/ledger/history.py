@@ -54,7 +54,7 @@ async def accounts(
     rows = await cursor.fetchall()
     sums = await _debits(conn, moment, [row[0] for row in rows] if prefix or legal_entity_id else None)
     return [
-        AccountBalance(row[1], row[2], row[3], sums[row[0]] if row[4] else -sums[row[0]])
+        AccountBalance(row[1], row[2], row[3], sums[row[0]] if row[4] else -sums[row[0]], row[4])
         for row in rows
         if sums.get(row[0])
     ]

@@ -1,6 +1,7 @@
 """Tables of the books beyond posting: corrections and where they are on bills; sums by hour for balances at a moment.
 
-Corrections are only ever added, under seal. `account_hour` with `hours_cursor` is a cache that `tokenworks verify` rebuilds.
+Corrections are only ever added, under seal. `account_hour` and `hours_cursor` are caches that `tokenworks verify`
+rebuilds.
 """
 
 from alembic import op
