@@ -55,6 +55,13 @@ async def test_a_coin_and_a_token_from_end_to_end(office: Office) -> None:
     assert (await office.get("/usage", before="1970-01-01T00:00:00Z"))["items"] == []
     assert len((await office.get("/usage", before="1970-01-01T00:00:01+00:00"))["items"]) == 2
 
+    summed = (await office.get("/usage/summary", by="hour", customer=customer))["items"]
+    assert [(each["unit"], each["requests"], each["charged"], each["revenue"], each["cost"]) for each in summed] == [
+        ("CNY", 0, "0", "0.000042028", "0.000000006"),
+        ("token", 2, 45, 0, 0),
+    ]
+    assert (await office.get("/usage/summary", to="1970-01-01T23:59Z"))["items"] == []
+
     statement = await office.get("/statements", customer=customer)
     bill = await office.post("/bills", {"customer": customer}, key="b1")
     assert {name: bill[name] for name in statement} == statement

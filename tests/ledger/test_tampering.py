@@ -10,8 +10,9 @@ from tokenworks.ledger.buckets import expire_due
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.store import transaction
+from tokenworks.meter import usage_hours
 
-CACHES = {"seal", "seal_stream", "journal", "account_hour", "hours_cursor"}
+CACHES = {"seal", "seal_stream", "journal", "account_hour", "hours_cursor", "usage_hour", "usage_hour_cursor"}
 TABLES = sorted(CACHES | {table.name for table in SEALED})
 
 
@@ -45,6 +46,7 @@ async def history(pool: Pool) -> None:
         await corrections.refund(conn, head("cor_1", "usage_refunded", "req-j1-1"), both, (15, "token"), 50 * SECOND)
         await corrections.withdraw(conn, head("cor_2", "package_withdrawn", "b"), 1_000)
     await hours.keep_up(pool)
+    await usage_hours.keep_up(pool)
 
 
 async def test_every_edited_column_and_every_deleted_row_is_found(database: Pool) -> None:

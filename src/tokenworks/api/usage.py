@@ -1,16 +1,32 @@
-"""Route of usage records: each request with its counts, charges by bucket and attempts."""
+"""Routes of usage: each request with its counts, charges by bucket and attempts; and sums by hour or day."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel
+from msgspec import structs
+from pydantic import AwareDatetime, BaseModel, Field
 
+from tokenworks.api import shapes
 from tokenworks.api.office import Office
-from tokenworks.api.shapes import Amount, Cursor, Limit, OfCustomer, Page, Tokens, at, money, tokens, wall_ns
+from tokenworks.api.shapes import (
+    Amount,
+    Cursor,
+    Limit,
+    Number,
+    OfCustomer,
+    Page,
+    Tokens,
+    at,
+    money,
+    number,
+    tokens,
+    wall_ns,
+)
 from tokenworks.base import clock
 from tokenworks.core.commands import invalid
-from tokenworks.meter import usage
+from tokenworks.meter import usage, usage_hours
 from tokenworks.meter.usage import AttemptLine, ChargeLine, UsageRecord
+from tokenworks.meter.usage_hours import Used, Wanted
 from tokenworks.shop import parties
 
 router = APIRouter(tags=["usage"])
@@ -86,6 +102,65 @@ async def list_usage(
         owners = await parties.names(connection, [record.billing_account_id for record in found])
     following = str(found[-1].id) if len(found) == limit else None
     return Page(items=[_record(record, owners[record.billing_account_id]) for record in found], next=following)
+
+
+class UsedShown(BaseModel):
+    """Sums of one hour or day (UTC) in one unit: a charge counts in its unit, revenue and cost in their currency.
+
+    A request counts once, in the unit of its first charge. `unproven` was delivered and charged to nobody.
+    """
+
+    from_: str = Field(alias="from", serialization_alias="from")
+    legal_entity_id: str
+    customer_id: str
+    model: str
+    unit: str
+    requests: int
+    tokens: Tokens
+    charged: Number
+    unproven: Number
+    revenue: Number
+    cost: Number
+
+
+@router.get("/usage/summary")
+async def summarise_usage(
+    office: Office,
+    by: Annotated[Literal["hour", "day"], Query(description="how long a span is, in UTC")] = "day",
+    customer: OfCustomer = "",
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="closed from this time on")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="closed before this time")] = None,
+) -> Page[UsedShown]:
+    """Sums of usage by hour or day, customer, model and unit, all at once; both ends are taken down to whole spans."""
+    async with office.pool.connection() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        account = (await parties.customer(connection, customer)).billing_account_id if customer else None
+        span = Wanted(by=by, billing_account_id=account)
+        if from_:
+            span = structs.replace(span, from_ns=wall_ns(from_))
+        if to:
+            span = structs.replace(span, to_ns=wall_ns(to))
+        found = await usage_hours.summary(connection, span)
+        owners = await parties.names(connection, sorted({used.billing_account_id for used in found}))
+    return Page(items=[_used(used, owners.get(used.billing_account_id, "")) for used in found])
+
+
+def _used(used: Used, customer_id: str) -> UsedShown:
+    return UsedShown.model_validate(
+        {
+            "from": shapes.at(used.from_ns),
+            "legal_entity_id": used.legal_entity_id,
+            "customer_id": customer_id,
+            "model": used.model,
+            "unit": used.unit,
+            "requests": used.requests,
+            "tokens": tokens(used.tokens),
+            **{
+                name: number(getattr(used, name), used.unit) if used.unit else 0
+                for name in ("charged", "unproven", "revenue", "cost")
+            },
+        }
+    )
 
 
 def _record(record: UsageRecord, customer_id: str) -> UsageShown:

@@ -14,7 +14,7 @@ from tokenworks.base import clock, log
 from tokenworks.base.database import Pool
 from tokenworks.ledger import hours
 from tokenworks.ledger.faults import LedgerFault
-from tokenworks.meter import partitions
+from tokenworks.meter import partitions, usage_hours
 from tokenworks.shop import agreements
 from tokenworks.shop.collections import CollectionDesk
 from tokenworks.shop.orders import OrderDesk
@@ -34,7 +34,8 @@ def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: C
     return settling.chores() | {
         "grant the next period of credit": lambda: agreements.open_due(pool, clock.wall_ns()),
         "collect credit": collections.collect_due,
-        "add up hours": lambda: hours.keep_up(pool),
+        "add up hours of accounts": lambda: hours.keep_up(pool),
+        "add up hours of usage": lambda: usage_hours.keep_up(pool),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),

@@ -16,6 +16,13 @@ class By(StrEnum):
     USED = "used"
 
 
+class Span(StrEnum):
+    """Lengths of time."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+
 AtOption = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="As it was at this time (RFC 3339).", show_default="now")
 ]
@@ -74,6 +81,17 @@ _USAGE_COLUMNS: Columns = {
     "flags": "flags",
     "charged": _charged,
 }
+_SUMMARY_COLUMNS: Columns = {
+    "from (UTC)": "from",
+    "customer": "customer_id",
+    "model": "model",
+    "requests": "requests",
+    "tokens": "tokens.total",
+    "unit": "unit",
+    "charged": "charged",
+    "revenue": "revenue",
+    "cost": "cost",
+}
 _BILL_COLUMNS = {
     "id": "id",
     "number": "number",
@@ -123,6 +141,21 @@ def list_usage(
 def show_usage(session: Session, request_id: str) -> None:
     """Show one usage record with its charges by bucket and its attempts."""
     session.show(session.find("/usage", "request_id", request_id, request=request_id))
+
+
+@command(usage, "summary")
+def summarise_usage(
+    session: Session,
+    by: Annotated[Span, typer.Option(help="How long a span is, in UTC.")] = Span.DAY,
+    customer: EveryCustomerOption = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Closed from this time on (RFC 3339).")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Closed before this time.")] = None,
+) -> None:
+    """Add up usage by hour or day, customer, model and unit: requests, tokens, charges, revenue, cost."""
+    query = {"from": begin, "to": to, "by": by.value, "customer": customer}
+    session.show_list("usage", session.office.get("/usage/summary", **query)["items"], _SUMMARY_COLUMNS)
 
 
 @command(bills, "list")

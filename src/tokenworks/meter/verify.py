@@ -2,6 +2,7 @@
 
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.verify import Check, Query, run
+from tokenworks.meter import usage_hours
 
 
 async def checks(conn: Connection) -> list[Check]:
@@ -194,5 +195,15 @@ QUERIES = (
            WHERE h.proven IS NOT TRUE OR h.amount < x.amount OR (h.bucket_id, h.unit, r.billing_account_id,
                    r.closed_at_ns, r.closed_at_ns) IS DISTINCT FROM
                (x.bucket_id, x.unit, x.billing_account_id, x.used_at_ns, x.used_last_ns)""",
+    ),
+    Query(
+        "usage by hour is what the records say",
+        "SELECT count(*) FROM usage_hour",
+        f"""SELECT concat_ws(' ', 'hour', hour_ns, billing_account_id, model, unit) FROM ({usage_hours.KEPT}) h
+            FULL JOIN ({usage_hours.TRUE}) r USING (hour_ns, legal_entity_id, billing_account_id, model, unit)
+            WHERE ROW(h.*)::text IS DISTINCT FROM ROW(r.*)::text
+            UNION ALL
+            SELECT 'the cursor of ' || c.stream FROM usage_hour_cursor c LEFT JOIN seal_stream s USING (stream)
+            WHERE c.seq > coalesce(s.seq, 0) OR c.stream <> 'meter'""",  # noqa: S608 - queries of ours
     ),
 )

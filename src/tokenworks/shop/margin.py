@@ -1,7 +1,7 @@
 """Margin: revenue recognised less what the served attempts cost, by currency, out of the ledger.
 
 For the whole business it is read from the ledger's revenue and cost accounts; for one customer from the liabilities
-of its buckets and the attempts of its records, which the ledger's accounts do not tell apart.
+of its buckets and the hourly sums of its records' attempts, which the ledger's accounts do not tell apart.
 """
 
 import msgspec
@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from tokenworks.ledger import balance
+from tokenworks.meter import usage_hours
 
 Connection = AsyncConnection[TupleRow]
 
@@ -38,13 +39,7 @@ async def of_customer(connection: Connection, billing_account_id: str) -> list[M
     revenue: dict[str, int] = {}
     for bucket in await balance.wallet(connection, billing_account_id):
         revenue[bucket.currency] = revenue.get(bucket.currency, 0) + bucket.recognised
-    cursor = await connection.execute(
-        """SELECT a.currency, sum(a.cost) FROM usage_record r CROSS JOIN unnest(r.attempts) a
-           WHERE r.billing_account_id = %s GROUP BY a.currency""",
-        (billing_account_id,),
-    )
-    cost = {row[0]: int(row[1]) for row in await cursor.fetchall()}
-    return _margins(revenue, cost)
+    return _margins(revenue, await usage_hours.cost_of(connection, billing_account_id))
 
 
 async def _sums(connection: Connection, prefix: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Tables of the books beyond posting: corrections and where they are on bills; sums by hour for balances at a moment.
+"""Tables of the books beyond posting: corrections and where they are on bills; sums by hour.
 
-Corrections are only ever added, under seal. `account_hour` and `hours_cursor` are caches that `tokenworks verify`
-rebuilds.
+Corrections are only ever added, under seal. `account_hour` and `usage_hour`, each with its cursor, are caches that
+`tokenworks verify` rebuilds.
 """
 
 from alembic import op
@@ -19,7 +19,7 @@ FINAL = ("correction", "correction_line", "bill_correction")
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (CORRECTION, BILLED, HOURS):
+    for statement in (CORRECTION, BILLED, HOURS, USAGE_HOURS):
         op.execute(statement)
     for table in FINAL:
         op.execute(
@@ -102,6 +102,32 @@ CREATE TABLE account_hour (
     PRIMARY KEY (account_id, hour_ns)
 );
 CREATE TABLE hours_cursor (
+    stream text PRIMARY KEY,
+    seq bigint NOT NULL
+);
+"""
+
+USAGE_HOURS = """
+CREATE TABLE usage_hour (
+    hour_ns bigint NOT NULL,
+    legal_entity_id text COLLATE "C" NOT NULL,
+    billing_account_id text COLLATE "C" NOT NULL,
+    model text COLLATE "C" NOT NULL,
+    unit text COLLATE "C" NOT NULL,
+    requests bigint NOT NULL,
+    tokens_input bigint NOT NULL,
+    tokens_cached_input bigint NOT NULL,
+    tokens_cache_write bigint NOT NULL,
+    tokens_output bigint NOT NULL,
+    tokens_reasoning bigint NOT NULL,
+    charged numeric(40, 0) NOT NULL,
+    unproven numeric(40, 0) NOT NULL,
+    revenue numeric(40, 0) NOT NULL,
+    cost numeric(40, 0) NOT NULL,
+    PRIMARY KEY (hour_ns, legal_entity_id, billing_account_id, model, unit)
+);
+CREATE INDEX usage_hour_billing_account ON usage_hour (billing_account_id, hour_ns);
+CREATE TABLE usage_hour_cursor (
     stream text PRIMARY KEY,
     seq bigint NOT NULL
 );
