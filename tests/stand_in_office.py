@@ -58,7 +58,7 @@ def catalog(*endpoints: Endpoint, version: int = 1) -> Catalog:
 
 @dataclass
 class StandInOffice:
-    """The state is open to tests. `is_down` makes every question fail as if nobody answered.
+    """The state is open to tests. `is_down` makes every question fail as if nobody answered, `is_deaf` shipments.
 
     Of lease requests, `release` holds all back, `lose_replies` loses the answers to so many, `doubt_replies` refuses so
     many as a ledger does that cannot tell whether it granted; `life_ns` is how long what is granted may be used. With
@@ -71,6 +71,7 @@ class StandInOffice:
     tariffs: dict[str, Tariff] = field(default_factory=lambda: catalog().tariffs)
     share_percent: int = 2
     is_down: bool = False
+    is_deaf: bool = False
     leased: dict[int, tuple[str, int]] = field(default_factory=dict)
     asked: list[LeaseRequest] = field(default_factory=list)
     lookups: int = 0
@@ -138,6 +139,8 @@ class StandInOffice:
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Take journal bytes."""
         self._answer()
+        if self.is_deaf:
+            raise BusFault("metering is away")
         have = self.posted.get(request.journal_id, b"")
         if request.from_position > len(have):
             return wire.ShipReply(len(have), "gap", self.ledger_epoch)

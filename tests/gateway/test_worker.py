@@ -1,10 +1,6 @@
 """A whole worker on the real bus: the official client, keys and catalog that change under it, and its end."""
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,66 +8,14 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from gateway.workers import MESSAGES, worker
 from stand_in_office import SECRET, StandInOffice, catalog, endpoint
-from supplier import Supplier, held, stream, supplier, usage, whole
-from tokenworks.base import bus as buses
+from supplier import held, stream, supplier, usage, whole
 from tokenworks.base.bus import Bus
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import list_journals
 from tokenworks.core import wire
 from tokenworks.core.journal import Closing, Head
-from tokenworks.core.snapshot import Catalog
-from tokenworks.gateway.office import BusOffice
-from tokenworks.gateway.worker import Worker
-
-MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
-
-
-@dataclass
-class Running:
-    """A worker that serves, and its surroundings."""
-
-    office: StandInOffice
-    supplier: Supplier
-    bus: Bus
-    settings: Settings
-    stop: asyncio.Event
-    task: asyncio.Task[None]
-    client: AsyncOpenAI
-
-    async def publish(self, used: Catalog) -> None:
-        await self.bus.put(wire.CATALOG_BUCKET, wire.CATALOG_KEY, msgspec.msgpack.encode(used))
-
-    async def end(self) -> None:
-        self.stop.set()
-        await self.task
-
-
-@asynccontextmanager
-async def worker(services: Settings, bus: Bus, folder: Path) -> AsyncGenerator[Running]:
-    settings = msgspec.structs.replace(
-        services, data_dir=str(folder), journal_segment_bytes=1 << 20, bus_timeout_ms=1_000
-    )
-    office = StandInOffice()
-    office.give(1_000_000)
-    await office.serve_on(bus)
-    listener = socket.create_server(("127.0.0.1", 0))
-    host, port = listener.getsockname()
-    mine = await buses.connect(settings.nats_url, settings.nats_token, "gw-0")
-    ready, stop = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(Worker(settings, BusOffice(mine), "gw-0").serve(listener, stop, ready.set))
-    async with (
-        supplier() as made,
-        AsyncOpenAI(base_url=f"http://{host}:{port}/v1", api_key=SECRET, max_retries=0) as client,
-    ):
-        running = Running(office, made, bus, settings, stop, serving, client)
-        await running.publish(catalog(endpoint(made.url)))
-        async with asyncio.timeout(5):
-            await ready.wait()
-        yield running
-        if not serving.done():
-            await running.end()
-    await mine.close()
 
 
 async def test_the_official_client(services: Settings, bus: Bus, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ ledger that may go back.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -27,8 +27,9 @@ UNFINISHED = ".new"
 LOCK = "lock"
 MARK = "posted"
 REPAIRED = "repaired"
-# No journal id ends like this.
+# No journal id ends like these.
 DAMAGED = ".damaged"
+SALVAGED = ".salvaged"
 
 
 class JournalLive(JournalFault):
@@ -63,7 +64,8 @@ def read_header(path: Path) -> SegmentHeader | None:
     """The header of a segment in use; None for one that is only allocated."""
     with path.open("rb", buffering=0) as file:
         header = unpack_header(file.read(SEGMENT_HEADER_BYTES))
-    if header is not None and (header.number, header.journal_id) != (int(path.stem), path.parent.name):
+    journal_id = path.parent.name.partition(".")[0]  # what is set aside has a suffix
+    if header is not None and (header.number, header.journal_id) != (int(path.stem), journal_id):
         raise JournalFault(f"{path} holds segment {header.number} of journal {header.journal_id}")
     return header
 
@@ -134,17 +136,17 @@ def list_journals(journal_dir: Path) -> list[Path]:
 
     Journals that are finished or set aside are not among them.
     """
-    return [folder for folder in _folders(journal_dir) if not folder.suffix and not _is_finished(folder)]
+    return [folder for folder in all_journals(journal_dir) if not folder.suffix and not _is_finished(folder)]
 
 
 def finished_journals(journal_dir: Path) -> list[Path]:
     """The folders of journals that are posted to their end and kept for a ledger that may go back; in that order."""
-    return [folder for folder in _folders(journal_dir) if not folder.suffix and _is_finished(folder)]
+    return [folder for folder in all_journals(journal_dir) if not folder.suffix and _is_finished(folder)]
 
 
 def damaged_journals(journal_dir: Path) -> list[Path]:
     """The folders of journals that were set aside for a person."""
-    return [folder for folder in _folders(journal_dir) if folder.suffix == DAMAGED]
+    return [folder for folder in all_journals(journal_dir) if folder.suffix == DAMAGED]
 
 
 def read_mark(folder: Path) -> Mark | None:
@@ -167,9 +169,19 @@ def unmark(folder: Path) -> None:
     (folder / MARK).unlink(missing_ok=True)
 
 
-def note_repair(folder: Path, holes: list[int]) -> None:
-    """Say in a repaired journal where the holes were that are no longer in it."""
-    (folder / REPAIRED).write_text(" ".join(map(str, holes)), "ascii")
+def note_repair(folder: Path, lost: Iterable[int]) -> None:
+    """Say in a journal and in its repaired copy which entries of it could not be placed, by position."""
+    (folder / REPAIRED).write_text(" ".join(map(str, lost)), "ascii")
+
+
+def read_repair(folder: Path) -> frozenset[int]:
+    """The positions of entries that the repair could not place."""
+    return frozenset(map(int, (folder / REPAIRED).read_text("ascii").split()))
+
+
+def settle_damage(folder: Path) -> Path:
+    """A person has looked: the journal is kept on, and no longer counts as damaged."""
+    return folder.rename(folder.with_suffix(SALVAGED))
 
 
 def is_repaired(folder: Path) -> bool:
@@ -196,7 +208,8 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _folders(journal_dir: Path) -> list[Path]:
+def all_journals(journal_dir: Path) -> list[Path]:
+    """The folders of all journals, whatever their state, by worker and by name."""
     if not journal_dir.is_dir():
         return []
     workers = [worker for worker in journal_dir.iterdir() if worker.is_dir() and worker.name[0] != "."]

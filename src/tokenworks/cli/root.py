@@ -5,7 +5,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenworks.cli import backups, bench, books, chaos, corrections, credit, export, parties, sales, supplies, system
+from tokenworks.cli import (
+    backups,
+    bench,
+    books,
+    chaos,
+    corrections,
+    credit,
+    export,
+    journals,
+    parties,
+    sales,
+    supplies,
+    system,
+)
 from tokenworks.cli.command import shared
 
 _COMMANDS = {
@@ -37,7 +50,7 @@ _GROUPS = {
         "corrections": corrections.corrections,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
-    "Keeping": {"backup": backups.backup},
+    "Keeping": {"backup": backups.backup, "journal": journals.journals},
     "Measurements": {"bench": bench.bench},
 }
 

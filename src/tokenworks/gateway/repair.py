@@ -65,8 +65,10 @@ def repair(folder: Path, posted_through: int, needed_from: int, segment_bytes: i
         writer.close()
         first = 0  # what was to be taken over unseen is damaged too
     _write(writer, proven)
-    note_repair(work, [hole.start for hole in proven.holes])
+    lost = [position for position, _ in proven.lost]
+    note_repair(work, lost)
     aside = set_aside(folder)
+    note_repair(aside, lost)
     put_back(work, folder)
     return aside, proven
 

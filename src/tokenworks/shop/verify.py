@@ -47,7 +47,10 @@ QUERIES = (
                SELECT request_id, key_id, billing_account_id, legal_entity_id FROM usage_opening) r
            LEFT JOIN access_key k ON k.id = r.key_id
            WHERE (r.billing_account_id, r.legal_entity_id)
-               IS DISTINCT FROM (k.billing_account_id, k.legal_entity_id)""",
+               IS DISTINCT FROM (k.billing_account_id, k.legal_entity_id)
+               AND NOT (k.id IS NULL AND EXISTS (SELECT FROM ledger_epoch e
+                    WHERE e.why <> 'created' AND r.opened_at_ns < e.started_at_ns))
+               AND (r.key_id, r.billing_account_id) <> ('', '')""",
     ),
     Query(
         "orders are in the state that their payment or failure says",
