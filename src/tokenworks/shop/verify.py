@@ -42,9 +42,9 @@ QUERIES = (
         "usage is of its key's account and seller",
         "SELECT (SELECT count(*) FROM usage_record) + (SELECT count(*) FROM usage_opening)",
         """SELECT 'request ' || r.request_id FROM (
-               SELECT request_id, key_id, billing_account_id, legal_entity_id FROM usage_record
+               SELECT request_id, opened_at_ns, key_id, billing_account_id, legal_entity_id FROM usage_record
                UNION ALL
-               SELECT request_id, key_id, billing_account_id, legal_entity_id FROM usage_opening) r
+               SELECT request_id, opened_at_ns, key_id, billing_account_id, legal_entity_id FROM usage_opening) r
            LEFT JOIN access_key k ON k.id = r.key_id
            WHERE (r.billing_account_id, r.legal_entity_id)
                IS DISTINCT FROM (k.billing_account_id, k.legal_entity_id)
