@@ -135,6 +135,20 @@ def test_children_that_are_killed_come_back_and_nobody_is_refused(scratch: Path)
         until(all_back)
 
 
+def test_what_lost_its_ground_is_not_started_before_that_is_back(scratch: Path) -> None:
+    data = scratch / "ground"
+    # The pause gives the supervisor time to see that both are gone.
+    with up(settings(data, restart_pause_ms=200)) as (_, running):
+        for name in ("postgres", "office"):
+            os.kill(running.pids[name], signal.SIGKILL)
+
+        def announced() -> Running | None:
+            now = claim.running_on(data)
+            return now if now and now.pids["office"] not in (0, running.pids["office"]) else None
+
+        assert until(announced).pids["postgres"] not in (0, running.pids["postgres"])
+
+
 def test_a_supervisor_that_is_killed_takes_its_children_along_and_can_be_started_again(scratch: Path) -> None:
     data = scratch / "up"
     with up(settings(data, workers=1)) as (process, before):

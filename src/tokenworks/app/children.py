@@ -16,7 +16,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from tokenworks.base import clock, log, processes
@@ -83,21 +83,31 @@ class PythonChild:
 
 
 class Child:
-    """One service kept alive. `restarted` is called each time it is ready again after it ended."""
+    """One service kept alive. `restarted` is called each time it is ready again after it ended.
 
-    def __init__(self, service: Service, settings: Settings, restarted: Callable[[], None] | None = None) -> None:
+    `ground` are the children that it cannot start without: it is not started again before all of them are ready.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        restarted: Callable[[], None] | None = None,
+        ground: Sequence["Child"] = (),
+    ) -> None:
         self.name = service.name
         self._service = service
         self._settings = settings
         self._restarted = restarted
+        self._ground = ground
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._is_ready = False
+        self._ready = asyncio.Event()
 
     @property
     def pid(self) -> int:
         """Its process id; 0 while there is none that is ready."""
-        return self._process.pid if self._process and self._is_ready and self._process.returncode is None else 0
+        return self._process.pid if self._process and self._ready.is_set() and self._process.returncode is None else 0
 
     async def start(self) -> None:
         """Start it, wait until it is ready, and watch it from then on."""
@@ -113,14 +123,14 @@ class Child:
         await self._end()
 
     async def _begin(self) -> None:
-        self._is_ready = False
+        self._ready.clear()
         self._process = await self._service.spawn()
         try:
             async with asyncio.timeout(self._settings.start_timeout_ms / 1000):
                 await self._service.ready(self._process)
         except TimeoutError as fault:
             raise StartFault(f"the {self.name} was not ready after {self._settings.start_timeout_ms} ms") from fault
-        self._is_ready = True
+        self._ready.set()
 
     async def _end(self) -> None:
         if self._process is None or self._process.returncode is not None:
@@ -134,14 +144,26 @@ class Child:
         while self._process:
             since_ns = clock.boot_ns()
             ended = processes.how_it_ended(await self._process.wait())
-            if clock.boot_ns() - since_ns > self._settings.restart_pause_max_ms * 2 * clock.MS:
+            self._ready.clear()
+            if self._was_well(since_ns):
                 pause_ms = self._settings.restart_pause_ms
             _log.warning(
                 "a process ended, starting it again", extra={"child": self.name, "ended": ended, "in_ms": pause_ms}
             )
             await asyncio.sleep(pause_ms / 1000)
+            for child in self._ground:
+                await child.is_ready()
             pause_ms = min(pause_ms * 2, self._settings.restart_pause_max_ms)
             await self._begin_again()
+
+    async def is_ready(self) -> None:
+        """Return when it is."""
+        await self._ready.wait()
+
+    def _was_well(self, since_ns: int) -> bool:
+        """Whether it had run for a while, or had lost what it stands on: the next one need not wait any longer."""
+        lived_ns = clock.boot_ns() - since_ns
+        return lived_ns > self._settings.restart_pause_max_ms * clock.MS or not all(each.pid for each in self._ground)
 
     async def _begin_again(self) -> None:
         try:

@@ -159,10 +159,11 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
     plan.ground = [Child(service, settings, plan.announce) for service in [*ground, *more]]
     if settings.embedded_engine:
         plan.engines = [Child(PythonChild("engine", modules.engine, settings), settings, plan.announce)]
+    on_bus = plan.ground[len(ground) :]
     desk = PythonChild("office", modules.office, settings, listen_fd=office.fileno())
     plan.serving = [
-        [Child(desk, settings, plan.announce)],
-        [Child(each, settings, plan.announce) for each in workers(settings, gateway, modules)],
+        [Child(desk, settings, plan.announce, plan.ground)],
+        [Child(each, settings, plan.announce, on_bus) for each in workers(settings, gateway, modules)],
     ]
     return plan
 
