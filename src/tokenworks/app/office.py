@@ -5,14 +5,17 @@ and the sandbox carrier over HTTP; housekeeping. The contract with the superviso
 """
 
 import argparse
+import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
+from typing import TypeVar
 
+import psycopg
 import uvicorn
 import uvloop
 from fastapi import FastAPI
@@ -44,6 +47,9 @@ from tokenworks.shop.carrier import Carrier
 from tokenworks.shop.orders import OrderDesk
 
 _POOL_MAX = 12
+_TRY_AGAIN_S = 0.1
+
+_Connected = TypeVar("_Connected")
 
 _log = log.get(__name__)
 
@@ -58,20 +64,32 @@ def main() -> int:
     log.set_up(settings, "office")
     try:
         uvloop.run(_run(settings, socket.socket(fileno=given.listen_fd), lambda: _tell(given.ready_fd)))
-    except (DatabaseFault, BusFault, HousekeepingOver) as fault:
-        _log.error("the office stops", extra={"reason": str(fault)})
+    except (DatabaseFault, BusFault, HousekeepingOver, psycopg.OperationalError) as fault:
+        _log.error("the office stops", extra={"reason": str(fault).partition("\n")[0]})
         return 1
     return 0
 
 
 async def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    pool = await database.open_pool(settings.database_url, min_size=2, max_size=_POOL_MAX)
-    connection = await bus.connect_as(settings, "office")
+    pool = await _patiently(settings, lambda: database.open_pool(settings.database_url, min_size=2, max_size=_POOL_MAX))
+    connection = await _patiently(settings, lambda: bus.connect_as(settings, "office"))
     try:
         await _Office(settings, pool, connection).serve(listener, ready)
     finally:
         await connection.close()
         await pool.close()
+
+
+async def _patiently(settings: Settings, connect: Callable[[], Awaitable[_Connected]]) -> _Connected:
+    """What is starting again at this moment is waited for: starting anew would take the office longer."""
+    give_up_ns = clock.boot_ns() + settings.bus_timeout_ms * clock.MS
+    while True:
+        try:
+            return await connect()
+        except (DatabaseFault, BusFault):
+            if clock.boot_ns() > give_up_ns:
+                raise
+        await asyncio.sleep(_TRY_AGAIN_S)
 
 
 class _Office:
