@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from tokenworks.core.journal import Attempt, Opening
+from tokenworks.core.journal import Attempt, Opening, Reserved
 from tokenworks.core.metering import Line, Outcome, Record
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal
@@ -51,7 +51,7 @@ def _grown(batch: Written) -> Iterator[str]:
         opening = grown.opening
         yield (
             f"{remembered[batch.journal_id]}\t{grown.position}\t{grown.at}\t{opening.input_max}\t"
-            f"{opening.output_max}\t{_reserved(opening)}"
+            f"{opening.output_max}\t{_reserved(opening.reserved)}"
         )
 
 
@@ -85,13 +85,17 @@ def _opening(opening: Opening) -> str:
     return (
         f"{plain(opening.request_id)}\t{opening.opened_at_ns}\t{remembered[opening.legal_entity_id]}\t"
         f"{remembered[opening.billing_account_id]}\t{remembered[opening.key_id]}\t{remembered[opening.model]}\t"
-        f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t{_reserved(opening)}"
+        f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t"
+        f"{_reserved(opening.reserved)}"
     )
 
 
-def _reserved(opening: Opening) -> str:
-    parts = [f"{part.lease_id},{nested[part.bucket_id]},{nested[part.unit]},{part.amount}" for part in opening.reserved]
-    return composites(parts)
+def _reserved(parts: tuple[Reserved, ...]) -> str:
+    return composites(map(_part, parts))
+
+
+def _part(part: Reserved) -> str:
+    return f"{part.lease_id},{nested[part.bucket_id]},{nested[part.unit]},{part.amount}"
 
 
 def _charge(line: Line) -> str:
