@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         20
     )
     ship_batch_bytes: Annotated[int, Meta(ge=65536, le=4 << 20, description="most journal bytes sent at once")] = (
-        512 << 10
+        2 << 20
     )
 
     ship_confirm_ms: Annotated[

@@ -43,7 +43,8 @@ class KeyChanged(msgspec.Struct, frozen=True):
 class ShipRequest(msgspec.Struct, frozen=True):
     """Whole journal frames, contiguous from a position. `final`: the journal is complete and its worker gone.
 
-    Without frames, a worker that has nothing to ship asks whether the ledger still has everything before the position.
+    `bytes_behind` wait in the journal behind the frames. Without frames, a worker that has nothing to ship asks whether
+    the ledger still has everything before the position.
     """
 
     journal_id: str
@@ -51,6 +52,7 @@ class ShipRequest(msgspec.Struct, frozen=True):
     from_position: int
     frames: bytes
     final: bool = False
+    bytes_behind: int = 0
 
 
 class ShipReply(msgspec.Struct, frozen=True):

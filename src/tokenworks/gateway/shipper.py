@@ -88,7 +88,12 @@ class Shipper:
             raise JournalDamaged(f"journal {self._folder} cannot be read at {self._position}, before its end at {end}")
         is_last = is_final and batch.to_position >= end
         request = ShipRequest(
-            self._folder.name, self._folder.parent.name, batch.from_position, batch.data, final=is_last
+            self._folder.name,
+            self._folder.parent.name,
+            batch.from_position,
+            batch.data,
+            final=is_last,
+            bytes_behind=max(0, end - batch.to_position),
         )
         try:
             reply = await self._office.ship(request)

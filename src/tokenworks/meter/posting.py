@@ -14,10 +14,10 @@ from tokenworks.core.metering import Batch, LeaseEnd, Outcome, decide
 from tokenworks.core.named import EntryFault
 from tokenworks.core.standing import Registered
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.ledger import epoch, lease_rows
+from tokenworks.ledger import accounts, epoch, lease_rows
 from tokenworks.ledger.lease_rows import End, Lost
 from tokenworks.ledger.seal import Connection
-from tokenworks.ledger.store import post_all, transaction
+from tokenworks.ledger.store import enter, transaction
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.meter import journals, known, rows, shipments
 from tokenworks.meter.feed import Feed, events
@@ -69,7 +69,7 @@ async def post_batch(
 ) -> ShipReply:
     """Post what is new in one shipment; feed, metrics and `moved` learn of it after the commit."""
     if not ship.frames and not ship.final:
-        return await _told(pool, ship)
+        return await told(pool, ship)
     try:
         shipment = await shipments.read(ship)
     except ShipmentFault as fault:
@@ -86,7 +86,7 @@ async def refused(pool: Pool, ship: ShipRequest, fault: str) -> ShipReply:
         return ShipReply(await journals.posted_through(conn, ship.journal_id), fault, number)
 
 
-async def _told(pool: Pool, ship: ShipRequest) -> ShipReply:
+async def told(pool: Pool, ship: ShipRequest) -> ShipReply:
     """How far the ledger has the journal, for a shipper that asks without having anything to post."""
     async with pool.connection() as conn:
         number = await epoch.number(conn)
@@ -177,8 +177,8 @@ async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling
 
 async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], now_ns: int) -> dict[str, Posted]:
     postings = [posting for _, _, outcome in decided for posting in outcome.postings]
-    event_ids = [done.id for done in await post_all(conn, postings, now_ns)]
-    ids = iter(event_ids)
+    entered, changes = await enter(conn, postings, now_ns)
+    ids = iter([done.id for done in entered])
     posting_ids = [_of_usage(outcome, ids) for _, _, outcome in decided]
     lost = [_lost(one, each) for one, _, outcome in decided for each in outcome.registered]
     await lease_rows.register(conn, lost, now_ns)
@@ -211,6 +211,8 @@ async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], n
         for one, batch, outcome in decided
     ]
     await journals.advance(conn, advances)
+    # Last of all: a lease that waits for what goes back to a bucket waits for the commit only.
+    await accounts.change(conn, changes)
     return {
         advance.batch.journal_id: Posted(await _reply(conn, one, advance), advance.outcome, mine)
         for (one, _, _), advance, mine in zip(decided, advances, posting_ids, strict=True)

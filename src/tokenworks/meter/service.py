@@ -1,6 +1,8 @@
 """Shipments from the bus into the ledger: one at a time for each journal, answered when they are committed.
 
-A database that cannot be used is answered with a fault and one log line; the shipper keeps its bytes and comes again.
+Each is read as it comes, in small steps; those that are read are posted turn by turn, several journals in one
+transaction. While one turn commits, the next is read. A database that cannot be used is answered with a fault and one
+log line; the shipper keeps its bytes and comes again.
 """
 
 import asyncio
@@ -14,12 +16,17 @@ from tokenworks.base.bus import Bus, Served
 from tokenworks.base.database import Pool
 from tokenworks.core.wire import SHIP, ShipReply, ShipRequest
 from tokenworks.ledger.faults import LedgerFault
+from tokenworks.meter import posting, shipments
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
-from tokenworks.meter.posting import Moved, post_batch
+from tokenworks.meter.posting import Moved, Posted
+from tokenworks.meter.shipments import Shipment, ShipmentFault
+from tokenworks.meter.turns import Turns, Waiting
 
-# While one shipment commits, the next ones are decoded.
-AT_ONCE = 4
+# How many shipments may be under way; as many journals are served in turn.
+AT_ONCE = 64
+# How many large ones may be in memory as entries: some are posted, some are read.
+BACKLOG_AT_ONCE = 4
 
 _log = log.get(__name__)
 _decode = msgspec.msgpack.Decoder(ShipRequest).decode
@@ -39,6 +46,9 @@ class Metering:
         # A lock is there for as long as a shipment of its journal is: many journals never ship a final one.
         self._journals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._heard_ns: dict[str, int] = {}
+        self._backlog = asyncio.Semaphore(BACKLOG_AT_ONCE)
+        self._turns = Turns()
+        self._worker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Subscribe; shipments are posted from now on."""
@@ -53,7 +63,7 @@ class Metering:
         """Post one shipment. After a fault of the database nothing is claimed beyond what the shipper knew."""
         try:
             async with self._journals.setdefault(ship.journal_id, asyncio.Lock()):
-                reply = await post_batch(self._pool, ship, clock.wall_ns(), self._feed, self._metrics, self._moved)
+                reply = await self._reply(ship)
         except (psycopg.Error, LedgerFault) as fault:
             first_line = str(fault).partition("\n")[0]
             reply = ShipReply(ship.from_position, f"the ledger cannot post now: {first_line}")
@@ -71,3 +81,57 @@ class Metering:
 
     async def _on_shipment(self, _subject: str, payload: bytes) -> bytes:
         return _encode(await self.post(_decode(payload)))
+
+    async def _reply(self, ship: ShipRequest) -> ShipReply:
+        self._metrics.waiting(ship.worker, ship.bytes_behind)
+        if not ship.frames and not ship.final:
+            return await posting.told(self._pool, ship)
+        try:
+            if ship.bytes_behind:
+                async with self._backlog:
+                    posted = await self._posted(await shipments.read(ship))
+            else:
+                posted = await self._posted(await shipments.read(ship))
+        except ShipmentFault as fault:
+            return await posting.refused(self._pool, ship, str(fault))
+        if posted.is_gap:
+            self._metrics.gap()
+        return posted.reply
+
+    async def _posted(self, shipment: Shipment) -> Posted:
+        """Wait for a turn and its commit."""
+        waiting = Waiting(shipment, asyncio.get_running_loop().create_future())
+        self._turns.add(waiting)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await waiting.answer
+
+    async def _work(self) -> None:
+        while turn := self._turns.next():
+            await self._answer(turn)
+
+    async def _answer(self, turn: list[Waiting]) -> None:
+        """Post a turn. What one journal breaks in the ledger must not keep the others out: then each goes alone."""
+        now_ns = clock.wall_ns()
+        post = posting.post_shipments(self._pool, [each.shipment for each in turn], now_ns)
+        (posted,) = await asyncio.gather(post, return_exceptions=True)
+        if isinstance(posted, LedgerFault) and len(turn) > 1:
+            for each in turn:
+                await self._answer([each])
+            return
+        if isinstance(posted, BaseException):
+            for each in turn:
+                _settle(each, posted)
+            return
+        posting.tell(posted, now_ns, self._feed, self._metrics, self._moved)
+        for each, answer in zip(turn, posted, strict=True):
+            _settle(each, answer)
+
+
+def _settle(waiting: Waiting, answer: Posted | BaseException) -> None:
+    if waiting.answer.done():
+        return
+    if isinstance(answer, BaseException):
+        waiting.answer.set_exception(answer)
+    else:
+        waiting.answer.set_result(answer)
