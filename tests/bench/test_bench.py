@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tokenworks.bench import endpoint
+from tokenworks.base.config import Settings
+from tokenworks.bench import endpoint, ledger
 from tokenworks.bench.load import by_zipf, is_whole
 
 
@@ -25,6 +26,29 @@ def test_every_answer_is_posted_and_the_books_hold() -> None:
     assert ours["metering"] is True
     assert ours["cpu_us_per_request"] > 0
     assert result["conditions"]["database"]["fsync"] == "on"
+
+
+def test_every_charge_is_a_transfer_and_the_baseline_ran_on_the_same_database() -> None:
+    told: list[str] = []
+    plan = ledger.Plan(seconds=1, accounts=50, batch=300, runs=1, connections=(2,))
+    result = ledger.measure(Settings(), plan, told.append)
+    assert (result.failed_checks, result.is_sound) == ((), True)
+    assert result.transfers == result.runs[0].charges > 0
+    assert result.baseline_per_s.median > 0
+    assert result.conditions.machine.database["synchronous_commit"] == "on"
+    assert told[-1] == "Verifying the books"
+
+
+def test_every_request_of_a_journal_is_stored_and_the_books_hold() -> None:
+    command = [sys.executable, "-m", "tokenworks.cli", "bench", "metering", "--json"]
+    command += ["--records", "500", "--accounts", "20", "--journals", "3", "--runs", "2"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert (run.returncode, run.stderr) == (0, "")
+    result = json.loads(run.stdout)
+    assert (result["failed_checks"], result["verified"]) == ([], True)
+    assert result["written"] == result["stored"] == 1_000
+    assert [run["records"] for run in result["runs"]] == [500, 500]
+    assert result["records_per_s"]["low"] > 0
 
 
 def test_the_endpoints_answer_has_the_size_that_is_said() -> None:

@@ -12,7 +12,6 @@ from tokenworks.base.database import Pool
 from tokenworks.base.processes import Program
 from tokenworks.bench.load import LoadFault
 
-CONNECTIONS = (1, 2, 4, 8, 16, 32)
 # The least exponent that pgbench knows of Zipf's law.
 EXPONENT = "1.001"
 

@@ -20,6 +20,7 @@ from tokenworks.bench.load import LoadFault
 
 CONNECTIONS = 32
 _SERVERS = {"redis-server": "redis-benchmark", "valkey-server": "valkey-benchmark"}
+_VERSION = re.compile(r"v=([0-9.]+)")
 _RATE = re.compile(r"([0-9.]+) requests per second")
 _STOP_PATIENCE_MS = 5_000
 _LOOK_EVERY_S = 0.02
@@ -51,7 +52,9 @@ async def running(folder: Path) -> AsyncGenerator[Counters | None]:
                 raise StartFault(f"{found} did not start: {processes.last_line(output)}")
             await asyncio.sleep(_LOOK_EVERY_S)
         _, said = await processes.run(Program(argv=(argv[0], "--version"), environ={}))
-        yield Counters(version=said.strip(), socket=socket, loader=str(shutil.which(_SERVERS[found])))
+        version = _VERSION.search(said)
+        shown = f"{found.partition('-')[0].capitalize()} {version[1] if version else ''}".strip()
+        yield Counters(version=shown, socket=socket, loader=str(shutil.which(_SERVERS[found])))
     finally:
         await processes.stop(process, signal.SIGTERM, _STOP_PATIENCE_MS)
 

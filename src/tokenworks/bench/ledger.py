@@ -42,12 +42,13 @@ Told = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, with how many accounts and charges in a batch, and how often."""
+    """How long, with how many accounts and charges in a batch, and how often; what the baseline tries."""
 
     seconds: int
     accounts: int
     batch: int
     runs: int
+    connections: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,8 @@ async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
             told(f"Opening {plan.accounts:,} accounts for each side")
             await bench.open_accounts()
             told("Looking for the baseline's best number of connections")
-            tried = {number: await bench.baseline(number, _TRIAL_S) for number in baseline.CONNECTIONS}
+            trial_s = min(_TRIAL_S, plan.seconds)
+            tried = {number: await bench.baseline(number, trial_s) for number in plan.connections}
             best = max(tried, key=tried.__getitem__)
             runs: list[Run] = []
             for number in range(1, plan.runs + 1):

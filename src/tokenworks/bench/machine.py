@@ -5,6 +5,7 @@ Read from Linux's /proc; times of a process include all its threads and none of 
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +27,12 @@ def family_cpu_ns(pid: int) -> int:
     """CPU time so far of a process, of its children, and of those that it has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(int(ticks) for ticks in fields[11:15]) * _TICK_NS + sum(cpu_ns(int(child)) for child in children)
+    spent_ns = sum(int(ticks) for ticks in fields[11:15]) * _TICK_NS
+    for child in children:
+        # One that has ended meanwhile is counted with its parent's next time.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            spent_ns += cpu_ns(int(child))
+    return spent_ns
 
 
 def rss_bytes(pid: int) -> int:

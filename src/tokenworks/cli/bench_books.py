@@ -1,0 +1,122 @@
+"""The tables of `tokenworks bench ledger` and `tokenworks bench metering`."""
+# ruff: noqa: PLC0415
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from tokenworks.bench import ledger, metering
+    from tokenworks.bench.conditions import Machine
+
+Row = tuple[str, list[float], str]
+
+
+def show_ledger(out: "Console", result: "ledger.Result") -> None:
+    """The ledger, its yardsticks, and what it costs."""
+    runs, given = result.runs, result.conditions
+    best = f"one row-locked transaction each, {given.baseline_connections} connections"
+    counted = [float(run.counter_per_s) for run in runs if run.counter_per_s is not None]
+    rows: list[Row] = [
+        ("the ledger, charges/s", [run.charges_per_s for run in runs], ",.0f"),
+        (f"{best}, charges/s", [run.baseline_per_s for run in runs], ",.0f"),
+        ("the ledger to that", [run.charges_per_s / max(1, run.baseline_per_s) for run in runs], ",.1f"),
+        ("the ledger's CPU µs per charge", [run.cpu_us for run in runs], ".1f"),
+        ("PostgreSQL's CPU µs per charge", [run.database_cpu_us for run in runs], ".1f"),
+    ]
+    if counted:
+        rows.insert(2, (f"a counter, {given.counter}, charges/s", counted, ",.0f"))
+    tried = ", ".join(f"{number}: {rate:,}" for number, rate in given.baseline_tried.items())
+    _table(out, rows)
+    _lines(
+        out,
+        [
+            (
+                f"Median of {given.runs} runs of {given.seconds} s, in turn; {given.accounts:,} accounts "
+                f"({given.skew}), {given.batch:,} charges in a posting, each a transfer of its own."
+            ),
+            f"The baseline by connections: {tried}.",
+            "" if counted else "Neither Redis nor Valkey is installed here: no counter was measured.",
+            _of_machine(given.machine),
+            _agree("Charges", sum(run.charges for run in runs), "transfers", result.transfers),
+            books_line(verified=result.verified, failed_checks=result.failed_checks),
+        ],
+    )
+
+
+def show_metering(out: "Console", result: "metering.Result") -> None:
+    """Records in a second, and what each costs in every process on its way."""
+    runs, given = result.runs, result.conditions
+    _table(
+        out,
+        [
+            ("usage records/s, from journal to stored", [run.records_per_s for run in runs], ",.0f"),
+            ("the office's CPU µs per record", [run.office_us for run in runs], ".1f"),
+            ("PostgreSQL's", [run.database_us for run in runs], ".1f"),
+            ("the shipper's", [run.shipper_us for run in runs], ".1f"),
+            ("NATS's", [run.bus_us for run in runs], ".1f"),
+        ],
+    )
+    _lines(
+        out,
+        [
+            (
+                f"Median of {given.runs} runs of {given.records:,} records from {given.journals} journals; "
+                f"{given.accounts:,} accounts ({given.skew}), {given.bytes_per_record} journal bytes per record, "
+                f"at most {given.ship_batch_bytes:,} in a shipment."
+            ),
+            _of_machine(given.machine),
+            _agree("Requests written", result.written, "usage records stored", result.stored),
+            books_line(verified=result.verified, failed_checks=result.failed_checks),
+        ],
+    )
+
+
+def spread(values: "Iterable[float]", form: str) -> str:
+    """`18.3 (17.9–19.0)`: the median, and in brackets the smallest and largest."""
+    listed = list(values)
+    shown = format(median(listed), form)
+    return shown if len(listed) == 1 else f"{shown} ({min(listed):{form}}–{max(listed):{form}})"
+
+
+def books_line(*, verified: bool, failed_checks: tuple[str, ...]) -> str:
+    """Whether the books hold, and what does not."""
+    books = "[green]hold[/]" if verified else "[bold red]DO NOT HOLD[/]"
+    return f"The books {books}." + "".join(f"\n  {each}" for each in failed_checks)
+
+
+def _table(out: "Console", rows: list[Row]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, values, form in rows:
+        table.add_row(name, spread(values, form))
+    out.print()
+    out.print(table)
+    out.print()
+
+
+def _lines(out: "Console", lines: list[str]) -> None:
+    for line in lines:
+        if line:
+            out.print(line, soft_wrap=True)
+
+
+def _of_machine(given: "Machine") -> str:
+    database = given.database
+    return (
+        f"PostgreSQL {database['server_version']}, fsync {database['fsync']}, synchronous_commit "
+        f"{database['synchronous_commit']}, {given.fdatasync_us:,} µs for one fdatasync; {given.cores} cores of "
+        f"{given.processor}, shared by all."
+    )
+
+
+def _agree(first: str, one: int, second: str, other: int) -> str:
+    agree = "[green]equal[/]" if one == other else "[bold red]NOT EQUAL[/]"
+    return f"{first} {one:,}, {second} {other:,}: {agree}."

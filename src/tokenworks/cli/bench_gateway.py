@@ -1,0 +1,75 @@
+"""The table of `tokenworks bench gateway`."""
+# ruff: noqa: PLC0415
+
+from typing import TYPE_CHECKING
+
+from tokenworks.cli.bench_books import books_line, spread
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tokenworks.bench.figures import Contender, Result
+
+_HEADINGS = ("", "CPU µs per request", "office's CPU µs", "requests/s", "p50 ms", "p99 ms", "memory MB", "metering")
+
+
+def show(out: "Console", result: "Result") -> None:
+    """Contenders in rows, conditions and findings under them."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="left" if heading in {"", "metering"} else "right")
+    for name, contender in result.contenders.items():
+        table.add_row(name, *_cells(contender))
+    direct = result.load_generator
+    table.add_row(
+        Text("load generator alone", style="dim"),
+        *(f"{direct.cpu_us_per_request:.1f}", "", f"{direct.rps:,.0f}", f"{direct.p50_ms:.2f}", f"{direct.p99_ms:.2f}"),
+    )
+    out.print()
+    out.print(table)
+    out.print()
+    for line in (*_under(result), *_findings(result)):
+        out.print(line, soft_wrap=True)
+
+
+def _cells(contender: "Contender") -> list[str]:
+    runs = contender.runs
+    office = contender.office_cpu_us_per_request
+    return [
+        spread([run.cpu_us_per_request for run in runs], ".1f"),
+        "" if office is None else f"{office:.1f}",
+        spread([run.rps for run in runs], ",.0f"),
+        f"{contender.p50_ms:.2f}",
+        f"{contender.p99_ms:.2f}",
+        f"{contender.rss_mb:.0f}",
+        "yes" if contender.metering else "no",
+    ]
+
+
+def _under(result: "Result") -> list[str]:
+    given = result.conditions
+    runs = (
+        f"Median of {given.runs} runs of {given.seconds} s, in turn; {given.connections} connections, "
+        f"{given.accounts:,} accounts ({given.skew}), {given.endpoints} endpoints, {given.answer_bytes}-byte answers."
+    )
+    system = (
+        f"One worker, durability {given.durability}; PostgreSQL {given.database['server_version']}, fsync "
+        f"{given.database['fsync']}, {given.fdatasync_us:,} µs for one; {given.cores} cores of {given.processor}, "
+        "shared by all."
+    )
+    nginx = f"nginx {given.nginx}, a plain proxy." if given.nginx else "nginx is not installed here: not measured."
+    return [runs, system, nginx]
+
+
+def _findings(result: "Result") -> list[str]:
+    agree = "[green]equal[/]" if result.answers == result.records else "[bold red]NOT EQUAL[/]"
+    others = ", ".join(f"{number:,} × {status}" for status, number in result.other_answers.items())
+    return [
+        f"Answers counted {result.answers:,}, usage records posted {result.records:,}: {agree}."
+        + (f" [bold red]Other answers: {others}.[/]" if others else ""),
+        books_line(verified=result.verified, failed_checks=result.failed_checks),
+    ]
