@@ -34,6 +34,7 @@ from tokenworks.shop.offers import Offer
 from tokenworks.shop.orders import OrderDesk
 from tokenworks.shop.parties import Customer, LegalEntity
 from tokenworks.supply import suppliers
+from tokenworks.supply.sealed import SEALED as SUPPLY_SEALED
 from tokenworks.supply.suppliers import Supplier
 
 PRICE = 9_900_000_000
@@ -148,7 +149,7 @@ async def found(pool: Pool) -> ScriptedOffice:
 
 
 async def _seal_checks(connection: Connection) -> list[verify.Check]:
-    return await seal_check.seal_checks(connection, SEALED + ACCESS_SEALED + sealed.SEALED)
+    return await seal_check.seal_checks(connection, SEALED + ACCESS_SEALED + SUPPLY_SEALED + sealed.SEALED)
 
 
 def _rates() -> dict[str, Rate]:
