@@ -34,7 +34,6 @@ from tokenworks.shop.offers import Offer
 from tokenworks.shop.orders import OrderDesk
 from tokenworks.shop.parties import Customer, LegalEntity
 from tokenworks.supply import suppliers
-from tokenworks.supply.sealed import SEALED as SUPPLY_SEALED
 from tokenworks.supply.suppliers import Supplier
 
 PRICE = 9_900_000_000
@@ -102,7 +101,7 @@ class ScriptedOffice:
         reserved = (Reserved(lease.lease_id, lease.bucket.id, "token", BOUND),)
         account, entity = self.customer.billing_account_id, self.customer.legal_entity_id
         position = self.journal.add(
-            Opening(f"req-{number}", opened_ns, entity, account, "key", MODEL, True, BOUND, 0, reserved)
+            Opening(f"req-{number}", opened_ns, entity, account, "key", MODEL, True, BOUND, BOUND, reserved)
         )
         await self._ship()
         yield _piece("Rivers")
@@ -149,7 +148,7 @@ async def found(pool: Pool) -> ScriptedOffice:
 
 
 async def _seal_checks(connection: Connection) -> list[verify.Check]:
-    return await seal_check.seal_checks(connection, SEALED + ACCESS_SEALED + SUPPLY_SEALED + sealed.SEALED)
+    return await seal_check.seal_checks(connection, SEALED + ACCESS_SEALED + sealed.SEALED)
 
 
 def _rates() -> dict[str, Rate]:
