@@ -1,6 +1,7 @@
 """Real services for every test: one embedded PostgreSQL and one NATS for the session, a fresh database for a test."""
 
 import itertools
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator
@@ -24,6 +25,14 @@ hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _log_lines_go_where_they_went() -> Generator[None]:
+    """A command run inside a test sends log lines to that test's standard error, which is closed after it."""
+    handlers = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

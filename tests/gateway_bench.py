@@ -62,6 +62,7 @@ class Bench:
     writer: JournalWriter
     gateway: Gateway
     server: Server
+    errands: Errands
     address: tuple[str, int] = ("", 0)
     shipped: int = 0
     faults: list[JournalFault] = field(default_factory=list)
@@ -191,6 +192,7 @@ async def bench(
             for client in made.clients:
                 client.transport.abort()
             await made.server.drain(0)
+            await made.errands.cancel()
             made.gateway.upstreams.close()
             await tcp.wait_closed()
             made.writer.close()
@@ -215,4 +217,4 @@ def _make(settings: Settings, office: StandInOffice, running: list[Supplier], wo
         Board(settings.endpoint_rest_ms * clock.MS),
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)
-    return Bench(settings, office, running, writer, gateway, server, faults=faults)
+    return Bench(settings, office, running, writer, gateway, server, errands, faults=faults)
