@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from tokenworks.core.purse import Charge
-from tokenworks.core.usage import Tokens
+from tokenworks.core.usage import Count, Tokens
 
 FORMAT = 1
 
@@ -41,7 +41,7 @@ class Reserved(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease_id: int
     bucket_id: str
     unit: str
-    amount: int
+    amount: Count
 
 
 class Opening(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -67,7 +67,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tariff: str
     currency: str
     tokens: Tokens
-    cost: int
+    cost: Count
     outcome: Ending
     sent_after_ns: int
     first_token_after_ns: int
@@ -129,15 +129,15 @@ class LeaseReturn(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6)
     """The worker gives a free part of a lease back and keeps the lease, because a running request needs the rest."""
 
     lease_id: int
-    amount: int
+    amount: Count
 
 
 class Extension(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """The reservation of a running stream grew: all its parts and its bound from now on, instead of the opening's."""
 
     opening: int
-    input_max: int
-    output_max: int
+    input_max: Count
+    output_max: Count
     reserved: tuple[Reserved, ...]
 
 

@@ -154,12 +154,12 @@ class _Sheet:
         self._repeats = 0
         self._unproven = 0
         # Sums of what moves, by what tells it apart: texts of accounts are made once for each, at the end.
-        self._spent: Counter[tuple[int, str]] = Counter()
-        self._earned: Counter[str] = Counter()
-        self._taxed: Counter[str] = Counter()
+        self._spent: defaultdict[int, int] = defaultdict(int)
+        self._earned: defaultdict[str, int] = defaultdict(int)
+        self._taxed: defaultdict[str, int] = defaultdict(int)
         self._drawn: Counter[int] = Counter()
-        self._lost: Counter[tuple[str, str]] = Counter()
-        self._costs: Counter[tuple[str, str, str]] = Counter()
+        self._lost: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._costs: defaultdict[tuple[str, str, str], int] = defaultdict(int)
 
     def close(self, position: int, closing: Closing) -> bool:
         """False, and nothing done, where it must wait for what other journals give back."""
@@ -174,7 +174,8 @@ class _Sheet:
                 return False
             self._drawn.update(drawn)
         self._closed.add(place)
-        self._grown.pop(place, None)
+        if self._grown:
+            self._grown.pop(place, None)
         lines = tuple([self._charge(opening, charge) for charge in closing.charges])
         entity = opening.legal_entity_id
         for attempt in closing.attempts:
@@ -238,7 +239,7 @@ class _Sheet:
         )
 
     def _opening(self, position: int, place: int) -> Opening:
-        grown = self._grown.get(place)
+        grown = self._grown.get(place) if self._grown else None
         opening = grown.opening if grown else self.opened.get(place) or self._known.openings.get(place)
         if opening is None:
             raise EntryFault(f"the entry at {position} names no opening: there is none at {place}")
@@ -255,7 +256,7 @@ class _Sheet:
             self._lost[opening.legal_entity_id, charge.unit] += amount
             return Line(charge, False, 0, "")
         revenue, tax = self._standing.earn(charge.bucket_id, amount)
-        self._spent[charge.lease_id, charge.bucket_id] += amount
+        self._spent[charge.lease_id] += amount
         self._earned[charge.bucket_id] += revenue
         if tax:
             self._taxed[charge.bucket_id] += tax
@@ -293,7 +294,8 @@ class _Sheet:
     def _moved(self) -> Iterator[tuple[str, Accounts, int]]:
         """What moved, with its legal entity: by lease, by bucket, and by whatever else tells the accounts apart."""
         buckets = self._standing.buckets
-        for (lease_id, bucket_id), amount in self._spent.items():
+        for lease_id, amount in self._spent.items():
+            bucket_id = self._standing.bucket_of[lease_id]
             bucket = buckets[bucket_id]
             source, target = postings.lease(lease_id), postings.spent(bucket_id)
             yield bucket.legal_entity_id, (source, target, bucket.unit), amount

@@ -11,7 +11,7 @@ from tokenworks.core.amounts import MILLION, Rounding
 from tokenworks.core.bounds import Need
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.tariff import Rate, Tariff, affordable, bound, cost
-from tokenworks.core.usage import NONE, Tokens
+from tokenworks.core.usage import NONE, Count, Tokens
 
 
 class Slice(msgspec.Struct):
@@ -64,7 +64,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tariff: str
     unit: str
     tokens: Tokens
-    amount: int
+    amount: Count
 
 
 class Purse:

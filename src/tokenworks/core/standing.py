@@ -100,11 +100,12 @@ class Standing:
         """The revenue that this much more of a bucket recognises, and the tax that is owed for it."""
         bucket = self.buckets[bucket_id]
         used = self._used.get(bucket_id)
-        consumed, net_before, tax_before = used or (bucket.consumed, *bucket.earned(bucket.consumed))
-        consumed += amount
+        if used is None:
+            used = (bucket.consumed, *bucket.earned(bucket.consumed))
+        consumed = used[0] + amount
         net, tax = bucket.earned(consumed)
         self._used[bucket_id] = (consumed, net, tax)
-        return net - net_before, tax - tax_before
+        return net - used[1], tax - used[2]
 
     def give(self, lease_id: int, amount: int) -> int | None:
         """Take back a part of a lease, no more than is left; None if the lease has ended."""

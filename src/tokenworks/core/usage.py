@@ -4,7 +4,12 @@ Suppliers report nested counts (cached inside input, reasoning inside output); a
 reasoning tokens twice. Everything in Tokenworks uses the disjoint classes below. Prices are not known here.
 """
 
+from typing import Annotated
+
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""Never below zero: whoever decodes a record with one that is, refuses it."""
 
 CLASSES = ("input", "cached_input", "cache_write", "output", "reasoning")
 
@@ -12,11 +17,11 @@ CLASSES = ("input", "cached_input", "cache_write", "output", "reasoning")
 class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Disjoint token counts, each ≥ 0: three of what the model read, two of what it wrote."""
 
-    input: int = 0
-    cached_input: int = 0
-    cache_write: int = 0
-    output: int = 0
-    reasoning: int = 0
+    input: Count = 0
+    cached_input: Count = 0
+    cache_write: Count = 0
+    output: Count = 0
+    reasoning: Count = 0
 
     @property
     def read(self) -> int:

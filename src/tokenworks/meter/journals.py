@@ -63,7 +63,8 @@ async def waiting(conn: Connection, journal_id: str) -> tuple[int, ...]:
     found = await conn.execute(
         """
         SELECT position FROM usage_opening o WHERE journal_id = %s AND NOT EXISTS (
-            SELECT FROM usage_record r WHERE (r.journal_id, r.position) = (o.journal_id, o.position))
+            SELECT FROM usage_record r WHERE r.request_id = o.request_id AND r.opened_at_ns = o.opened_at_ns
+                AND (r.journal_id, r.position) = (o.journal_id, o.position))
         ORDER BY position LIMIT %s
         """,
         (journal_id, WAITING_MAX),

@@ -14,7 +14,7 @@ from tokenworks.ledger.accounts import Key
 from tokenworks.ledger.arrays import numbers, texts
 from tokenworks.ledger.lease_rows import REGISTERED, find_lost
 from tokenworks.ledger.seal import Connection
-from tokenworks.meter.tables import OPENING_COLUMNS
+from tokenworks.meter.tables import OPENING_COLUMNS, ORDINAL_BITS
 
 Held = tuple[dict[int, OpenLease], dict[str, SoldBucket]]
 
@@ -137,20 +137,42 @@ async def _openings(conn: Connection, journal_id: str, positions: list[int]) -> 
 async def _closed(
     conn: Connection, journal_id: str, positions: list[int], openings: dict[int, Opening]
 ) -> frozenset[int]:
-    """Which of them have a record. Of an opening that was posted the day is known, so one partition is looked at."""
+    """Which of them have a record."""
+    elsewhere = [position for position in positions if position not in openings]
+    closed = await _closed_later(conn, journal_id, openings) if openings else set[int]()
+    return frozenset(closed | await _closed_at_once(conn, journal_id, elsewhere)) if elsewhere else frozenset(closed)
+
+
+async def _closed_later(conn: Connection, journal_id: str, openings: dict[int, Opening]) -> set[int]:
+    """Of openings that were posted before their closings. Day and name are known, so one partition is looked at."""
     cursor = await conn.execute(
         """
-        SELECT r.position FROM unnest(%s::bigint[], %s::bigint[]) AS k (position, opened_at_ns)
-        JOIN usage_record r ON r.journal_id = %s AND r.position = k.position AND r.opened_at_ns = k.opened_at_ns
-        UNION ALL
-        SELECT position FROM usage_record WHERE journal_id = %s AND position = ANY(%s::bigint[])
+        SELECT r.position FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS k (position, opened_at_ns, request_id)
+        JOIN usage_record r ON r.request_id = k.request_id AND r.opened_at_ns = k.opened_at_ns
+            AND r.journal_id = %s AND r.position = k.position
         """,
         (
             numbers(openings),
             numbers(opening.opened_at_ns for opening in openings.values()),
+            texts(opening.request_id for opening in openings.values()),
             journal_id,
-            journal_id,
-            numbers(position for position in positions if position not in openings),
         ),
     )
-    return frozenset([int(row[0]) for row in await cursor.fetchall()])
+    return {int(row[0]) for row in await cursor.fetchall()}
+
+
+async def _closed_at_once(conn: Connection, journal_id: str, positions: list[int]) -> set[int]:
+    """Of openings that were posted with their closings: their records lie with the seal of that shipment."""
+    cursor = await conn.execute(
+        """
+        SELECT r.position FROM unnest(%s::bigint[]) AS k (position)
+        CROSS JOIN LATERAL (
+            SELECT seq FROM shipment
+            WHERE journal_id = %s AND from_position <= k.position AND through_position > k.position LIMIT 1) s
+        CROSS JOIN LATERAL (
+            SELECT position FROM usage_record
+            WHERE id >= s.seq << %s AND id < (s.seq + 1) << %s AND (journal_id, position) = (%s, k.position) LIMIT 1) r
+        """,
+        (numbers(positions), journal_id, ORDINAL_BITS, ORDINAL_BITS, journal_id),
+    )
+    return {int(row[0]) for row in await cursor.fetchall()}

@@ -29,9 +29,9 @@ RECORD = SealedTable("usage_record", RECORD_COLUMNS, ("id",), copied=True, follo
 EXTENSION = SealedTable("usage_extension", EXTENSION_COLUMNS, ("journal_id", "position", "extended_at"), copied=True)
 SEALED = (SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")), OPENING, EXTENSION, RECORD)
 
-_ORDINAL_BITS = 20
+ORDINAL_BITS = 20
 
 
 def first_id(seq: int) -> int:
     """The id of the first record of a seal: ids grow in the order of posting, and those of a seal lie together."""
-    return seq << _ORDINAL_BITS
+    return seq << ORDINAL_BITS
