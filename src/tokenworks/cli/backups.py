@@ -4,7 +4,6 @@ They work on the data folder, not through the office: a restore is for a system 
 """
 # ruff: noqa: PLC0415
 
-import asyncio
 import json as json_text
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -42,6 +41,8 @@ _COLUMNS = {"backup": "name", "ended (UTC)": "ended_at", "MB": "megabytes", "tim
 @backup.command("take")
 def take(to: ToOption = None, json: JsonOption = False) -> None:
     """Back up the database, running or not, verify the copy, and remove backups that are too old."""
+    import asyncio
+
     from tokenworks.app import backups
     from tokenworks.base import config
 
@@ -74,6 +75,8 @@ def restore(
     json: JsonOption = False,
 ) -> None:
     """Put the database of a stopped system back to a time; the workers ship again what it lost."""
+    import asyncio
+
     from tokenworks.app import backups
     from tokenworks.base import config
 
