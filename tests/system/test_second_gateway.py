@@ -34,7 +34,7 @@ def elsewhere(system: Spawned, folder: Path) -> Settings:
         gateway_name="east",
         nats_url=system.addresses["nats"],
         nats_token=(system.data / "secrets" / "nats-token").read_text().strip(),
-        bus_timeout_ms=1_000,
+        bus_timeout_ms=3_000,
         lease_wait_ms=500,
         restart_pause_ms=50,
     )
