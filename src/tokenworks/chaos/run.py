@@ -18,7 +18,7 @@ from tokenworks.app.children import Child
 from tokenworks.app.client import OfficeClient, address
 from tokenworks.app.services import services
 from tokenworks.app.spawned import spawned, throwaway
-from tokenworks.base import database
+from tokenworks.base import database, log
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
 from tokenworks.bench import machine
@@ -66,6 +66,8 @@ class _Load(msgspec.Struct, frozen=True):
 
 def run(given: Settings, plan: Plan, told: Told) -> Result:
     """Carry the plan out in a throw-away folder. Call it from the main thread, as `spawned` must be."""
+    # That parts end and are started again is what is wanted here; only what is not is said.
+    log.set_up(msgspec.structs.replace(given, log_level="error"), "chaos")
     with tempfile.TemporaryDirectory(prefix="tokenworks-chaos-") as folder:
         settings = msgspec.structs.replace(
             throwaway(Path(folder), given), workers=plan.workers, embedded_engine=False, demo_operator=False
