@@ -131,7 +131,7 @@ class Auditor:
         """A journal that is whole and posted has given back every lease that a request in it drew from."""
         new = {lease_id for lease_id, end in islice(state.ends.items(), self._ends, None) if end.how == "reclaimed"}
         self._ends = len(state.ends)
-        if self._facts.disk_failed:
+        if self._facts.disk_failed or self._facts.holes:
             return
         for (journal_id, _), record in state.records.items():
             for part in record.opening.reserved:
