@@ -3,6 +3,7 @@
 import sys
 from multiprocessing import Pool
 
+from sim import planted_ledger  # noqa: F401 - registers its bugs
 from sim.planted import BUGS, MORE_REQUESTS, REQUESTS
 from tokenworks.sim.plan import plan
 from tokenworks.sim.world import run
