@@ -141,6 +141,17 @@ def test_an_extension_joins_the_slice_it_ended_with() -> None:
     assert [(each.free, each.reserved, each.uses) for each in mine.slices] == [(50, 0, 0), (1_000, 0, 0)]
 
 
+def test_a_slice_stays_while_an_extension_is_not_taken_back() -> None:
+    mine = purse(Slice(1, bucket("b"), 1_000, 1_000, FAR, linger=False))
+    first = mine.reserve(Need(0, 100), "m", TARIFFS, NOW, NOW)
+    asking = Reservation(first.parts, Need(0, 200), Need(0, 100))
+    grown = mine.extend(asking, Need(0, 64), "m", TARIFFS, NOW, NOW)
+    mine.settle(first, charges_for(first, Tokens(output=40)))
+    assert mine.returnable(NOW, 0) == []
+    mine.shrink(grown, asking)
+    assert [each.free for each in mine.returnable(NOW, 0)] == [960]
+
+
 def test_a_bucket_is_rounded_once_however_many_slices_pay() -> None:
     tariffs = {"fine": Tariff("fine", 1, "CNY", {"*/*": flat(1_400_000)})}
     terms = Bucket("b", "acc", "le", "CNY", "fine", 0, FAR)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from base.journal_disk import FailingDisk
 from gateway_bench import Bench, bench
 from stand_in_office import StandInOffice, bucket
 from supplier import stuck_stream
@@ -151,6 +152,34 @@ class Refusing(StandInOffice):
         if request.journal_id == "jrn_1":
             return ShipReply(0, "not this one")
         return await super().ship(request)
+
+
+class Silent(StandInOffice):
+    """Says how far it has a journal, and never answers a shipment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = asyncio.Event()
+
+    async def ship(self, request: ShipRequest) -> ShipReply:
+        if not request.final:
+            return await super().ship(request)
+        self.is_asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+
+async def test_a_disk_that_fails_does_not_keep_a_worker_from_ending(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path), journal_segment_bytes=1 << 16)
+    dead = JournalWriter.create(settings.journal_dir / "gw-0" / "jrn_1", settings.journal_segment_bytes)
+    dead.append(journal.encode(Head("jrn_1", "gw-0", 1)))
+    dead.close()
+    office, disk = Silent(), FailingDisk()
+    settling = asyncio.create_task(succeed(office, settings, settings.journal_dir / "gw-0" / "mine", disk.disk))
+    await office.is_asked.wait()
+    disk.dead = True
+    settling.cancel()
+    await asyncio.wait({settling})
+    assert settling.cancelled()
 
 
 async def test_a_journal_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:

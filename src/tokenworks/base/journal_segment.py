@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenworks.base.journal_folder import UNFINISHED, segment_path
+from tokenworks.base.journal_folder import UNFINISHED, segment_path, take_lock
 from tokenworks.base.journal_frames import SEGMENT_HEADER_BYTES
 
 _BLOCK_BYTES = 64 << 10
@@ -14,11 +14,15 @@ _BLOCK_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The system calls of the writer that a full or failing disk makes fail, so that tests and simulation can do it."""
+    """The system calls of the writer that a full or failing disk makes fail, so that tests and simulation can do it.
+
+    `lock` is among them because a process that dies lets go of its lock, and in the simulation none really dies.
+    """
 
     allocate: Callable[[int, int, int], None] = os.posix_fallocate
     write: Callable[[int, bytes | bytearray, int], int] = os.pwrite
     sync: Callable[[int], None] = os.fdatasync
+    lock: Callable[[Path], int] = take_lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from tokenworks.base.journal_folder import (
     remove_unfinished,
     segment_paths,
     sync_folder,
-    take_lock,
 )
 from tokenworks.base.journal_frames import (
     FRAME_BYTES_MAX,
@@ -95,7 +94,7 @@ class JournalWriter:
         except OSError as error:
             raise JournalFault(f"journal {folder} cannot be created: {error}") from error
         try:
-            writer = cls(folder, take_lock(folder), segment_bytes, disk)
+            writer = cls(folder, disk.lock(folder), segment_bytes, disk)
             writer._open(0, 0, base)
         except JournalFault:
             remove(folder)
@@ -116,7 +115,7 @@ class JournalWriter:
         `start`, which is a frame's: what lies there is durable and only kept.
         """
         _check(segment_bytes)
-        writer = cls(folder, take_lock(folder), segment_bytes, disk)
+        writer = cls(folder, disk.lock(folder), segment_bytes, disk)
         writer._open(start, end_least, 0)
         return writer
 

@@ -16,6 +16,7 @@ from tokenworks.cli import (
     journals,
     parties,
     sales,
+    sim,
     supplies,
     system,
 )
@@ -28,6 +29,7 @@ _COMMANDS = {
     "verify": system.verify,
     "restore": backups.restore,
     "chaos": chaos.chaos,
+    "sim": sim.sim,
     "export": shared(export.export),
 }
 _GROUPS = {

@@ -27,6 +27,11 @@ class Slice(msgspec.Struct):
     uses: int = 0  # parts of running reservations; one at a price of zero reserves nothing and yet names the lease
     used_ns: int = 0  # when it was last reserved from
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing is reserved from it, not even by an extension whose stream has ended meanwhile."""
+        return self.uses == 0 and self.reserved == 0
+
     def usable(self, model: str, now_ns: int, mono_ns: int) -> bool:
         """Whether a new reservation may still be made from it."""
         return self.free > 0 and mono_ns < self.use_until_ns and self.bucket.matches(model, now_ns)
@@ -181,7 +186,7 @@ class Purse:
         return [
             held
             for held in self.slices
-            if held.uses == 0
+            if held.is_unused
             and (not held.linger or held.free == 0 or mono_ns >= held.use_until_ns or held.used_ns <= idle_since_ns)
         ]
 

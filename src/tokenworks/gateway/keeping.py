@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenworks.base import clock, ids, log
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import (
+    Disk,
     JournalDamaged,
     JournalFault,
     JournalLive,
@@ -22,7 +23,6 @@ from tokenworks.base.journal import (
     read_mark,
     remove,
     size_of,
-    take_lock,
     unmark,
     write_mark,
 )
@@ -31,16 +31,17 @@ from tokenworks.gateway.office import Office
 from tokenworks.gateway.shipper import Shipper, finished, probe
 
 _SITE = "site"
+_DISK = Disk()
 
 _log = log.get(__name__)
 
 
-async def keep(office: Office, settings: Settings, own: Path) -> bool:
+async def keep(office: Office, settings: Settings, own: Path, disk: Disk = _DISK) -> bool:
     """One round; whether the ledger's epoch has every journal of this disk. Raises `BusFault`."""
     epoch = (await probe(office, own)).ledger_epoch
     for folder in finished_journals(settings.journal_dir):
         try:
-            await _ship_again(office, settings, folder, epoch)
+            await _ship_again(office, settings, folder, epoch, disk)
         except JournalLive:
             continue
         except (JournalFault, OSError) as fault:
@@ -67,11 +68,11 @@ def site_id(journal_dir: Path) -> str:
     return path.read_text("ascii")
 
 
-async def _ship_again(office: Office, settings: Settings, folder: Path, epoch: int) -> None:
+async def _ship_again(office: Office, settings: Settings, folder: Path, epoch: int, disk: Disk) -> None:
     mark = read_mark(folder)
     if mark is None or mark.ledger_epoch == epoch:
         return
-    lock = take_lock(folder)
+    lock = disk.lock(folder)
     try:
         through = mark.through
         # From its end: a ledger that has all of it says so at once, another one says where to begin.

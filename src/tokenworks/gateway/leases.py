@@ -243,7 +243,7 @@ class Leases:
         if is_low or not holding.waiting:
             idle = purse.returnable(now_ns, now_ns if is_low else now_ns - self._idle_ns)
         else:
-            idle = [held for held in purse.slices if held.uses == 0 and now_ns >= held.use_until_ns]
+            idle = [held for held in purse.slices if held.is_unused and now_ns >= held.use_until_ns]
         for held in idle:
             if self._append(LeaseClose(held.lease_id, held.free)):
                 purse.remove(held)

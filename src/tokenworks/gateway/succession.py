@@ -8,6 +8,7 @@ A damaged journal is repaired first: what can be proven is posted, and the origi
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -83,7 +84,9 @@ async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk, 
         try:
             reply = await _finish(office, settings, writer, needed_from, posted_through)
         finally:
-            writer.close()
+            # All of it is synced. A disk that fails now must not hide why this ends: perhaps it is cancelled.
+            with suppress(JournalFault):
+                writer.close()
     except JournalDamaged as damage:
         if not may_repair:
             raise

@@ -173,7 +173,7 @@ class Worker:
         while True:
             await succeed(self._office, self._settings, self._writer.folder, self._disk)
             try:
-                is_kept = await keep(self._office, self._settings, self._writer.folder)
+                is_kept = await keep(self._office, self._settings, self._writer.folder, self._disk)
             except BusFault:
                 is_kept = True  # nobody waits who cannot be reached
             await asyncio.sleep(_SUCCESSION_S if is_kept else _SUCCESSION_HASTE_S)
