@@ -23,13 +23,17 @@ router = APIRouter(tags=["catalog"])
 
 
 class ModelBody(Body):
-    """A model as customers know it. `output_max` left out is the whole context window."""
+    """A model as customers know it. `output_max` left out is the whole context window.
+
+    `hidden_reasoning`: it may write output tokens that no stream shows, so all that it may write is always reserved.
+    """
 
     id: str
     context_window: int
     output_max: int | None = None
     owned_by: str = ""
     bytes_per_token: int = 4
+    hidden_reasoning: bool = False
 
 
 class ModelShown(BaseModel):
@@ -40,6 +44,7 @@ class ModelShown(BaseModel):
     output_max: int
     owned_by: str
     bytes_per_token: int
+    hidden_reasoning: bool
     created_at: str
 
 
@@ -223,6 +228,7 @@ def new_model(body: ModelBody, at_ns: int) -> snapshot.Model:
         owned_by=body.owned_by,
         created_s=at_ns // clock.SECOND,
         bytes_per_token=body.bytes_per_token,
+        hidden_reasoning=body.hidden_reasoning,
     )
 
 
@@ -234,6 +240,7 @@ def model_shown(model: snapshot.Model) -> ModelShown:
         output_max=model.output_max,
         owned_by=model.owned_by,
         bytes_per_token=model.bytes_per_token,
+        hidden_reasoning=model.hidden_reasoning,
         created_at=at(model.created_s * clock.SECOND),
     )
 

@@ -93,9 +93,19 @@ def add_model(
     context_window: Annotated[int, typer.Option(min=1, help="In tokens.")],
     output_max: Annotated[int | None, typer.Option(min=1, help="Longest output.", show_default="the window")] = None,
     owned_by: Annotated[str, typer.Option(metavar="NAME", help="Who made it.")] = "",
+    hidden_reasoning: Annotated[
+        bool, typer.Option("--hidden-reasoning", help="It writes tokens that no stream shows: reserve in full.")
+    ] = False,
 ) -> None:
     """Add a model; endpoints that serve it come with `endpoints add`."""
-    session.add("/models", id=model_id, context_window=context_window, output_max=output_max, owned_by=owned_by)
+    session.add(
+        "/models",
+        id=model_id,
+        context_window=context_window,
+        output_max=output_max,
+        owned_by=owned_by,
+        hidden_reasoning=hidden_reasoning,
+    )
 
 
 @command(endpoints, "list")

@@ -15,10 +15,10 @@ Connection = AsyncConnection[TupleRow]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _SELECT = """SELECT id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request, tokens_per_message,
-    tokens_per_tool, tokens_per_1000_bytes, created_at_ns FROM model """
+    tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning FROM model """
 _INSERT = """INSERT INTO model (id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request,
-        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
 
 async def add(connection: Connection, model: Model) -> Model:
@@ -34,6 +34,7 @@ async def add(connection: Connection, model: Model) -> Model:
             model.bytes_per_token,
             *msgspec.structs.astuple(model.formula),
             model.created_s * clock.SECOND,
+            model.hidden_reasoning,
         ),
     )
     if cursor.rowcount == 0:
@@ -80,4 +81,5 @@ def _model(row: TupleRow) -> Model:
         bytes_per_token=row[4],
         formula=InputBound(*row[5:9]),
         created_s=row[9] // clock.SECOND,
+        hidden_reasoning=row[10],
     )
