@@ -173,6 +173,7 @@ async def test_parts_that_others_need_go_back_while_the_stream_runs(tmp_path: Pa
         async with asyncio.timeout(5):
             while gateway.held()[1] < 3 * 180:
                 await gateway.gateway_turn()
+        await gateway.supplier.call(2)
         free = gateway.held()[0]
         for tell in gateway.office.recalled:
             tell(Recall("ba_1", "gw-1"))
@@ -191,4 +192,16 @@ def test_what_is_likely_follows_the_longest_answers_of_late(answers: tuple[int, 
     for written in answers:
         pace.learn(written)
     assert pace.likely(50) == likely
-    assert pace.need() == Need(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reserved_at", "now", "pace"),
+    [((), 0, 0), ((0,), 0, 160), ((0, 0), 5, 320), ((0, 40), 80, 40), ((0, 100), 200, 16), ((0, 170), 190, 80)],
+    ids=["none", "just begun", "still", "as it has begun", "after a life", "two lives"],
+)
+def test_what_comes_is_as_it_has_begun(reserved_at: tuple[int, ...], now: int, pace: int) -> None:
+    life_ns = 160
+    counted = Pace(0)
+    for at in reserved_at:
+        counted.add(Need(10, 10), at, life_ns)
+    assert counted.need(now, life_ns) == Need(pace, pace)

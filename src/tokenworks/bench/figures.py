@@ -70,10 +70,16 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The whole measurement. `answers` are those of the gateway with status 200, `records` finished usage records.
 
+    Leases are those of the busiest accounts once they are warm, `slice_percent_max` is their largest slice as a share
+    of its bucket; round trips are measured at rest, to the lease desk and to nobody in particular.
     `other_answers` counts answers of the gateway by any other status; `failed_checks` names what does not hold.
     """
 
     contenders: dict[str, Contender]
+    leases_per_1000_requests: float
+    slice_percent_max: float
+    lease_rtt_p50_ms: float
+    nats_rtt_p50_ms: float
     load_generator: LoadGenerator
     conditions: Conditions
     answers: int

@@ -22,7 +22,7 @@ from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
-from tokenworks.bench import books, conditions, endpoint, load, machine, nginx
+from tokenworks.bench import books, conditions, endpoint, leasing, load, machine, nginx
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.nginx import Proxy
@@ -73,10 +73,16 @@ async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
                 books.catalog(office, ports)
             bench = _Bench(plan, pool, running, await _customers(pool, plan.accounts, told), told)
             contenders = await bench.contenders(proxy)
+            told("Asking for leases")
+            leases = await leasing.figures(settings, pool, running.addresses["nats"], bench.warm_ns)
             told("Verifying the books")
             report = await verification.of_database(running.addresses["database"])
             return Result(
                 contenders=contenders,
+                leases_per_1000_requests=leases.leases_per_1000_requests,
+                slice_percent_max=leases.slice_percent_max,
+                lease_rtt_p50_ms=leases.lease_rtt_p50_ms,
+                nats_rtt_p50_ms=leases.nats_rtt_p50_ms,
                 load_generator=_generator(direct),
                 conditions=await _conditions(settings, plan, pool, proxy),
                 answers=bench.answers,
@@ -94,6 +100,7 @@ class _Bench:
 
     def __init__(self, plan: Plan, pool: Pool, running: claim.Running, keys: list[str], told: Told) -> None:
         self.answers = 0
+        self.warm_ns = 0
         self.others: Counter[str] = Counter()
         self._plan = plan
         self._pool = pool
@@ -109,6 +116,7 @@ class _Bench:
         ramp = _load(self._plan, [self._port], self._keys)
         await self._ask(msgspec.structs.replace(ramp, duration_ms=0))
         await self._ask(ramp)
+        self.warm_ns = clock.wall_ns()
         yardstick: list[Run] = []
         ours: list[Run] = []
         for number in range(1, self._plan.runs + 1):

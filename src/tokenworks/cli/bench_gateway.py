@@ -62,7 +62,12 @@ def _under(result: "Result") -> list[str]:
         "shared by all."
     )
     nginx = f"nginx {given.nginx}, a plain proxy." if given.nginx else "nginx is not installed here: not measured."
-    return [runs, system, nginx]
+    leases = (
+        f"Warm accounts: {result.leases_per_1000_requests:.2f} leases per 1,000 requests, slices of at most "
+        f"{result.slice_percent_max:.2f} % of a bucket. A lease takes {result.lease_rtt_p50_ms:.2f} ms (p50), a bare "
+        f"NATS request {result.nats_rtt_p50_ms:.2f} ms."
+    )
+    return [runs, system, nginx, leases]
 
 
 def _findings(result: "Result") -> list[str]:

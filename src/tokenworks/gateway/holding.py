@@ -22,6 +22,8 @@ NOTHING = Need(0, 0)
 _MARGIN_TOKENS = 16
 # How fast long answers are forgotten: an eighth of the difference with each shorter one.
 _FORGETTING = 8
+# A life that has just begun is taken to bring at most so many times what it brought so far.
+_AHEAD_MAX = 16
 
 
 class Pace(msgspec.Struct):
@@ -46,9 +48,13 @@ class Pace(msgspec.Struct):
         self.input += need.input_max
         self.output += need.output_max
 
-    def need(self) -> Need:
-        """The larger of the two lives."""
-        return Need(max(self.input, self.input_before), max(self.output, self.output_before))
+    def need(self, now_ns: int, life_ns: int) -> Need:
+        """What the next life is likely to reserve: as the one before, or as this one has begun, if that is more."""
+        seen_ns = max(now_ns - self.since_ns, life_ns // _AHEAD_MAX)
+        return Need(
+            max(self.input * life_ns // seen_ns, self.input_before),
+            max(self.output * life_ns // seen_ns, self.output_before),
+        )
 
     def learn(self, written: int) -> None:
         """An answer ended with this many output tokens for each choice."""

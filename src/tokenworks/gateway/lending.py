@@ -82,7 +82,8 @@ class Lending:
         self._epoch = epoch
         self._keeper = keeper
         self._recall_ns = settings.lease_recall_ms * clock.MS
-        self._none_early_ns = settings.lease_use_ms * clock.MS // _NONE_EARLY
+        self._life_ns = settings.lease_use_ms * clock.MS
+        self._none_early_ns = self._life_ns // _NONE_EARLY
         self._sequences = count(1)
         self._refusals = count()
 
@@ -216,7 +217,7 @@ class Lending:
             model=line.model,
             need=need,
             least=least,
-            pace=pace.need() if pace and not line.extends else NOTHING,
+            pace=pace.need(now_ns, self._life_ns) if pace and not line.extends else NOTHING,
             likely=likely,
             free=self._free(holding, line.model, ask),
             early=ask is None,
