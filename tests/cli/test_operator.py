@@ -26,7 +26,7 @@ def sold(terminal: Terminal, system: Spawned) -> Sold:
     order = terminal.done("orders", "add", "--customer", customer["id"], "--offer", "ct-personal-10m")
     key = terminal.done("keys", "add", "--customer", customer["id"], "--name", "laptop")
     call = _call(system, key["secret"])
-    record = _until(lambda: terminal.done("usage", "--customer", customer["id"])["items"])[0]
+    record = until(lambda: terminal.done("usage", "--customer", customer["id"])["items"])[0]
     return {"customer": customer, "order": order, "key": key, "call": call, "record": record}
 
 
@@ -35,7 +35,7 @@ def _call(system: Spawned, secret: str) -> Call:
         return caller.whole(http, secret, BODY)
 
 
-def _until(look: Callable[[], list[Any]], looks: int = 200) -> list[Any]:
+def until(look: Callable[[], list[Any]], looks: int = 200) -> list[Any]:
     for _ in range(looks):
         if found := look():
             return found
@@ -75,7 +75,7 @@ def test_credit_is_drawn_after_packages_and_paid_afterwards(terminal: Terminal, 
     terminal.done("orders", "add", "--customer", customer, "--offer", "pay-as-you-go")
     key = terminal.done("keys", "add", "--customer", customer, "--name", "laptop")
     call = _call(system, key["secret"])
-    _until(lambda: terminal.done("usage", "--customer", customer)["items"])
+    until(lambda: terminal.done("usage", "--customer", customer)["items"])
     (agreement,) = terminal.done("credits", "--customer", customer)["items"]
     nano = (call.tokens_prompt + call.tokens_completion) * 2_500
     assert agreement["owed"] == {"amount": amounts.exact(nano, "CNY"), "unit": "CNY"}
@@ -130,8 +130,8 @@ def test_an_external_endpoint_is_one_command_and_works_without_a_restart(
         *["--tariff", "any-model", "--validity", "P1M"],
     )
     terminal.done("orders", "add", "--customer", sold["customer"]["id"], "--offer", "any-1m")
-    _until(lambda: list(filter(None, [_answers(system, sold["key"]["secret"], "other-model")])))
-    _until(lambda: [owed for owed in [_payable(terminal)] if owed != "0"])
+    until(lambda: list(filter(None, [_answers(system, sold["key"]["secret"], "other-model")])))
+    until(lambda: [owed for owed in [_payable(terminal)] if owed != "0"])
     assert terminal.done("endpoints", "set-state", endpoint["id"], "out_of_service")["state"] == "out_of_service"
     assert terminal.done("endpoints", "show", endpoint["id"])["state"] == "out_of_service"
 

@@ -10,6 +10,7 @@ from tokenworks.api import (
     credit,
     epochs,
     errors,
+    lake,
     parties,
     purchasing,
     sales,
@@ -30,6 +31,7 @@ ROUTERS = (
     purchasing.router,
     books.router,
     epochs.router,
+    lake.router,
     service.router,
 )
 

@@ -22,6 +22,7 @@ STATUS: dict[CommandCode, int] = {
     CommandCode.PAYMENT_DECLINED: 402,
     CommandCode.CARRIER_UNAVAILABLE: 503,
     CommandCode.DATABASE_UNAVAILABLE: 503,
+    CommandCode.LAKE_UNAVAILABLE: 503,
 }
 _OF_STATUS = {404: CommandCode.NOT_FOUND, 405: CommandCode.METHOD_NOT_ALLOWED}
 

@@ -11,10 +11,12 @@ import psycopg
 
 from tokenworks.app.settling import Settling
 from tokenworks.base import clock, log
+from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.ledger import hours
 from tokenworks.ledger.faults import LedgerFault
-from tokenworks.meter import partitions, usage_hours
+from tokenworks.meter import lake, partitions, usage_hours
+from tokenworks.meter.lake_files import LakeFault
 from tokenworks.shop import agreements
 from tokenworks.shop.collections import CollectionDesk
 from tokenworks.shop.orders import OrderDesk
@@ -28,7 +30,13 @@ class HousekeepingOver(Exception):
     """Housekeeping ended by itself: the process must not go on without it."""
 
 
-def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: Callable[[], Awaitable[None]]) -> Chores:
+def rounds(
+    pool: Pool,
+    settings: Settings,
+    settling: Settling,
+    orders: OrderDesk,
+    publish_pending: Callable[[], Awaitable[None]],
+) -> Chores:
     """The chores, by what they do."""
     collections = CollectionDesk(pool, orders.carrier, clock.wall_ns)
     return settling.chores() | {
@@ -38,8 +46,13 @@ def rounds(pool: Pool, settling: Settling, orders: OrderDesk, publish_pending: C
         "add up hours of usage": lambda: usage_hours.keep_up(pool),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
+        "fill the lake": lambda: _fill(pool, settings),
         "make partitions": lambda: partitions.make_ahead(pool, clock.wall_ns()),
     }
+
+
+async def _fill(pool: Pool, settings: Settings) -> int:
+    return len(await lake.export_due(pool, settings.lake, settings.lake_interval_ms, clock.wall_ns()))
 
 
 @asynccontextmanager
@@ -77,7 +90,7 @@ async def _keep(chores: Chores, pause_ms: int) -> None:
         for name, chore in chores.items():
             try:
                 done = await chore()
-            except (psycopg.Error, LedgerFault) as fault:
+            except (psycopg.Error, LedgerFault, LakeFault) as fault:
                 _log.error("a chore failed", extra={"chore": name, "reason": str(fault).partition("\n")[0]})
             else:
                 if done:

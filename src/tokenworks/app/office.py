@@ -175,7 +175,9 @@ class _Office:
         await self._leases.start()
         await self._metering.start()
         await self._sites.start()
-        chores = housekeeping.rounds(self._pool, self._settling, orders, self._publisher.publish_pending)
+        chores = housekeeping.rounds(
+            self._pool, self._settings, self._settling, orders, self._publisher.publish_pending
+        )
         try:
             async with housekeeping.kept(chores, self._settings.housekeeping_ms):
                 yield

@@ -3,6 +3,8 @@
 What must hold is said by the rooms that own the tables; this module only finds the database and asks each of them.
 """
 
+from pathlib import Path
+
 import msgspec
 from psycopg import IsolationLevel
 
@@ -17,6 +19,7 @@ from tokenworks.ledger import verify_corrections
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.seal_check import seal_checks
 from tokenworks.ledger.verify import Check
+from tokenworks.meter import lake_verify
 from tokenworks.meter import tables as meter_tables
 from tokenworks.meter import verify as meter_verify
 from tokenworks.shop import sealed as shop_sealed
@@ -27,6 +30,7 @@ SEALED = (
     *ledger_tables.SEALED,
     *ledger_tables.CORRECTIONS,
     *meter_tables.SEALED,
+    *meter_tables.LAKE,
     *access_sealed.SEALED,
     *supply_sealed.SEALED,
     *shop_sealed.SEALED,
@@ -51,12 +55,15 @@ async def _seals(connection: Connection) -> list[Check]:
     return await seal_checks(connection, SEALED)
 
 
-CHECKS = (ledger_verify.checks, verify_corrections.checks, meter_verify.checks, shop_verify.checks, _seals)
+CHECKS = (
+    *(ledger_verify.checks, verify_corrections.checks, meter_verify.checks, lake_verify.checks, shop_verify.checks),
+    _seals,
+)
 """Every check of every room, to be run one after another in one REPEATABLE READ transaction."""
 
 
-async def of_database(url: str) -> Report:
-    """Check a database that can be reached."""
+async def of_database(url: str, lake: Path | None = None) -> Report:
+    """Check a database that can be reached, and the files of its usage lake if the folder is given."""
     revision, newest = await database.check(url), database.newest_revision()
     if revision != newest:
         raise NothingToVerify(
@@ -66,6 +73,8 @@ async def of_database(url: str) -> Report:
         await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
         found = [check for checks in CHECKS for check in await checks(connection)]
+        if lake is not None:
+            found += await lake_verify.file_checks(connection, lake)
     return Report(
         ok=all(check.ok for check in found),
         database=database.shown(url),
@@ -77,11 +86,11 @@ async def of_database(url: str) -> Report:
 async def of_data_folder(settings: Settings) -> Report:
     """Check a data folder: through its running system, or with its database started for as long as it takes."""
     if settings.database_url:
-        return await of_database(settings.database_url)
+        return await of_database(settings.database_url, settings.lake)
     running = claim.running_on(settings.data)
     if running and "database" in running.addresses:
-        return await of_database(running.addresses["database"])
+        return await of_database(running.addresses["database"], settings.lake)
     if not (settings.data / "postgres").is_dir():
         raise NothingToVerify(f"There is no database of Tokenworks in {settings.data}.")
     async with services(settings, bus=False) as ready:
-        return await of_database(ready.database_url)
+        return await of_database(ready.database_url, settings.lake)

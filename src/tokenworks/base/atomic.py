@@ -26,6 +26,12 @@ def replacing(path: Path) -> Generator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Make what somebody else wrote to a file durable."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
 def put(beside: Path, path: Path) -> None:
     """Rename a finished file of the same folder into its place, for good."""
     beside.rename(path)

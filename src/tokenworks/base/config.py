@@ -131,6 +131,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     request_longest_ms: Annotated[Positive, Meta(description="longest life of one model request")] = 600_000
 
+    lake_dir: Annotated[str, Meta(description="folder of the usage lake; empty means `lake` in the data folder")] = ""
+    lake_interval_ms: Annotated[
+        int,
+        Meta(ge=0, description="usage records go into the lake when such a time is over; 0: only when asked to"),
+    ] = 3_600_000
+
     body_bytes_max: Annotated[Positive, Meta(description="largest request body")] = 10 << 20
     header_bytes_max: Annotated[Positive, Meta(description="largest request line plus headers")] = 32 << 10
     answer_bytes_max: Annotated[Positive, Meta(description="largest unstreamed answer, or largest streamed event")] = (
@@ -193,6 +199,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def backups(self) -> Path:
         """Folder of the database's backups."""
         return Path(self.backup_dir).expanduser().absolute() if self.backup_dir else self.data / "backups"
+
+    @property
+    def lake(self) -> Path:
+        """Folder of the usage lake."""
+        return Path(self.lake_dir).expanduser().absolute() if self.lake_dir else self.data / "lake"
 
     @property
     def journal_dir(self) -> Path:

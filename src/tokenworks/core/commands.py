@@ -20,6 +20,7 @@ class CommandCode(Enum):
     PAYMENT_DECLINED = "payment_declined"
     CARRIER_UNAVAILABLE = "carrier_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
+    LAKE_UNAVAILABLE = "lake_unavailable"
 
 
 class CommandRefused(Exception):

@@ -28,6 +28,15 @@ OPENING = SealedTable("usage_opening", WAITING_COLUMNS, ("journal_id", "position
 RECORD = SealedTable("usage_record", RECORD_COLUMNS, ("id",), copied=True, follows_seal=True)
 EXTENSION = SealedTable("usage_extension", EXTENSION_COLUMNS, ("journal_id", "position", "extended_at"), copied=True)
 SEALED = (SealedTable("shipment", SHIPMENT_COLUMNS, ("journal_id", "ordinal")), OPENING, EXTENSION, RECORD)
+LAKE = (
+    SealedTable("lake_export", ("from_seq", "through_seq", "at_ns"), ("through_seq",)),
+    SealedTable(
+        "lake_file",
+        ("path", "day", "from_seq", "through_seq", "records", "tokens", "charged", "revenue", "cost"),
+        ("path",),
+    ),
+)
+"""Written in transactions of their own."""
 
 ORDINAL_BITS = 20
 

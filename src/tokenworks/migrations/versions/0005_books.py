@@ -1,7 +1,7 @@
-"""Tables of the books beyond posting: corrections and where they are on bills; sums by hour.
+"""Tables of the books beyond posting: corrections and where they are on bills, sums by hour, what the lake has.
 
-Corrections are only ever added, under seal. `account_hour` and `usage_hour`, each with its cursor, are caches that
-`tokenworks verify` rebuilds.
+Corrections and what the usage lake has are only ever added, under seal. `account_hour` and `usage_hour`, each with its
+cursor, are caches that `tokenworks verify` rebuilds.
 """
 
 from alembic import op
@@ -14,12 +14,12 @@ SEALED_COLUMNS = """
     seq bigint NOT NULL DEFAULT current_setting('tokenworks.seq')::bigint
 """
 
-FINAL = ("correction", "correction_line", "bill_correction")
+FINAL = ("correction", "correction_line", "bill_correction", "lake_export", "lake_file")
 
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (CORRECTION, BILLED, HOURS, USAGE_HOURS):
+    for statement in (CORRECTION, BILLED, HOURS, USAGE_HOURS, LAKE):
         op.execute(statement)
     for table in FINAL:
         op.execute(
@@ -131,4 +131,29 @@ CREATE TABLE usage_hour_cursor (
     stream text PRIMARY KEY,
     seq bigint NOT NULL
 );
+"""
+
+LAKE = f"""
+CREATE TABLE lake_export (
+    from_seq bigint NOT NULL,
+    through_seq bigint PRIMARY KEY,
+    at_ns bigint NOT NULL,
+    {SEALED_COLUMNS},
+    CHECK (from_seq <= through_seq)
+);
+CREATE INDEX lake_export_sealed ON lake_export (stream, seq);
+CREATE TABLE lake_file (
+    path text COLLATE "C" PRIMARY KEY,
+    day text COLLATE "C" NOT NULL,
+    from_seq bigint NOT NULL,
+    through_seq bigint NOT NULL REFERENCES lake_export,
+    records bigint NOT NULL CHECK (records > 0),
+    tokens numeric(40, 0) NOT NULL,
+    charged numeric(40, 0) NOT NULL,
+    revenue numeric(40, 0) NOT NULL,
+    cost numeric(40, 0) NOT NULL,
+    {SEALED_COLUMNS},
+    UNIQUE (through_seq, day)
+);
+CREATE INDEX lake_file_sealed ON lake_file (stream, seq);
 """
