@@ -15,7 +15,6 @@ from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.shipper import Shipper
 from tokenworks.sim import posting
-from tokenworks.sim.office import Office
 from tokenworks.sim.store import Store
 
 # --- metering and the ledger
@@ -126,17 +125,6 @@ def _(right: Any) -> Any:
 @bug("an account's cap is not looked at", Store, "_account_room")
 def _(_right: Any) -> Any:
     return lambda self, held: {}
-
-
-@bug("a shipment is acknowledged before it is committed", Office, "_ship")
-def _(right: Any) -> Any:
-    async def ship(self: Any, payload: bytes) -> bytes:
-        request = msgspec.msgpack.decode(payload, type=ShipRequest)
-        if self._database.is_away and request.frames:
-            return msgspec.msgpack.encode(ShipReply(request.from_position + len(request.frames)))
-        return await right(self, payload)
-
-    return ship
 
 
 @bug("a lease is granted from what others hold", Store, "_held")

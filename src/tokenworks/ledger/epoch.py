@@ -16,6 +16,7 @@ import msgspec
 from tokenworks.base.clock import MS, SECOND
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+from tokenworks.core.leasing import first_lease_id
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.ledger import registration
 from tokenworks.ledger.faults import EpochUnknown
@@ -26,8 +27,6 @@ STREAM = "epoch"
 Why = Literal["created", "failover", "restore"]
 How = Literal["created", "shipped", "deadline", "operator"]
 
-# More leases than were ever granted between a copy of the ledger and its loss.
-LEASE_IDS_LOST_MAX = 1_000_000_000
 _RETRY_AFTER_MS = 5_000
 
 _DATABASE = """
@@ -139,10 +138,10 @@ class Epochs:
             )
             await conn.execute(
                 """
-                SELECT setval(ids, %s + nextval(ids)) FROM pg_get_serial_sequence('lease', 'id') AS ids
+                SELECT setval(ids, greatest(%s, nextval(ids))) FROM pg_get_serial_sequence('lease', 'id') AS ids
                 WHERE %s <> 'created'
                 """,
-                (LEASE_IDS_LOST_MAX, why),
+                (first_lease_id(epoch), why),
             )
             if why == "created":
                 await _end(conn, epoch, "created", now_ns)

@@ -56,7 +56,7 @@ class Auditor:
                 sale = done.command
                 self._sold[sale.bucket.id] = (sale.granted, sale.net)
             case Grant():
-                self._check_grant(done)
+                self._check_grant(done, state)
             case Ship():
                 self._extensions.take(done.command)
             case Settle() if done.reply:
@@ -101,7 +101,7 @@ class Auditor:
         if liability != net - earned:
             self.say("liability", f"{bucket_id}: {liability} is owed, of {net} sold {earned} is earned")
 
-    def _check_grant(self, done: Done) -> None:
+    def _check_grant(self, done: Done, state: State) -> None:
         replies = done.reply
         if not isinstance(replies, tuple):
             return
@@ -111,6 +111,17 @@ class Auditor:
                     self._granted_ns[lease.lease_id] = self._now_ns
                     if lease.amount <= 0:
                         self.say("empty lease", f"lease {lease.lease_id} of {lease.amount}")
+                    self._check_cap(lease.bucket.id, lease.bucket.unit, done.command.at_ns, state)
+
+    def _check_cap(self, bucket_id: str, unit: str, at_ns: int, state: State) -> None:
+        """What workers hold of an account when more was just granted."""
+        cap = rating.caps(self._scene.settings.lease_cap_account).get(unit)
+        (owned,) = (buckets for buckets in state.owned.values() if bucket_id in buckets)
+        terms = [state.buckets[each].terms for each in owned]
+        valid = [each.id for each in terms if each.unit == unit and each.valid_from_ns <= at_ns < each.valid_to_ns]
+        held = sum(state.leased.get(each, 0) for each in valid)
+        if cap is not None and held > cap:
+            self.say("above the cap", f"{bucket_id}: workers hold {held} {unit} of the account, the cap is {cap}")
 
     def _check_reclaim(self, state: State, reclaim: Reclaim) -> None:
         self._check_settled(state)

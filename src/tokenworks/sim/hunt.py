@@ -90,5 +90,5 @@ def _runs(seeds: range, requests: int, jobs: int) -> Iterator[SeedRun]:
     if jobs == 1:
         yield from map(one, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap_unordered(one, seeds)

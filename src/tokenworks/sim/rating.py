@@ -22,6 +22,12 @@ BUYING: dict[str, Counts] = {
 BYTES_PER_TOKEN = {"m-small": 4, "m-large": 3}
 
 
+def caps(text: str) -> dict[str, int]:
+    """`token=20000 CNY=0.02`, in whole tokens and in billionths of money."""
+    parts = [item.split("=") for item in text.split()]
+    return {unit: int(Fraction(amount) * (1 if unit == "token" else 10**9)) for unit, amount in parts}
+
+
 def selling_price(tariff: str, model: str, counts: Counts) -> int:
     """What a use costs under `plain@2`."""
     name, _, version = tariff.partition("@")

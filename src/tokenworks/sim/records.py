@@ -76,6 +76,9 @@ def _basis(record: Record, bound: Bound, calls: list[Served]) -> Iterator[Findin
         if record.lines:
             yield "charged before dispatch", closing.ending
         return
+    for call in calls:
+        if not call.stream and call.limit * call.choices > bound.output_max:
+            yield "allowed more than reserved", f"{call.choices} of {call.limit}, reserved are {bound.output_max}"
     last = calls[-1]
     if closing.basis == "reported":
         if last.kind in _LIES:

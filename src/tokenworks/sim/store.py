@@ -10,7 +10,17 @@ from collections.abc import Mapping
 import msgspec
 
 from tokenworks.core import postings
-from tokenworks.core.leasing import RESERVED, Held, Lease, LeaseReply, LeaseRequest, Rooms, SliceGrant, decide
+from tokenworks.core.leasing import (
+    RESERVED,
+    Held,
+    Lease,
+    LeaseReply,
+    LeaseRequest,
+    Rooms,
+    SliceGrant,
+    decide,
+    first_lease_id,
+)
 from tokenworks.core.postings import Posting
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.sales import recognised
@@ -19,7 +29,6 @@ from tokenworks.sim.posting import ship
 from tokenworks.sim.state import EndRow, EpochRow, LeaseRow, SoldRow, State
 
 _SNAPSHOT_EVERY = 64
-_LEASE_IDS_LOST_MAX = 1_000_000_000
 _SECOND_NS = 1_000_000_000
 _UNSETTLED = Refusal(Code.LEASE_UNAVAILABLE, "The ledger waits for what its gateways have in their journals.")
 
@@ -204,7 +213,7 @@ class Store:
         is_first = begin.why == "created"
         state.epochs[number] = EpochRow(number, begin.at_ns, is_settled=is_first)
         if not is_first:
-            state.last_lease_id += _LEASE_IDS_LOST_MAX + 1
+            state.last_lease_id = max(state.last_lease_id + 1, first_lease_id(number))
         return number
 
     def _site_shipped(self, shipped: SiteShipped) -> int:
