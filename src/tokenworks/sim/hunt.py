@@ -14,6 +14,8 @@ from tokenworks.sim.plan import plan
 from tokenworks.sim.shrink import shrink
 from tokenworks.sim.world import run
 
+_SEEDS_PER_PROCESS = 100
+
 
 class Found(msgspec.Struct, frozen=True):
     """A rule that a seed breaks, and the shortest trace found."""
@@ -90,5 +92,6 @@ def _runs(seeds: range, requests: int, jobs: int) -> Iterator[SeedRun]:
     if jobs == 1:
         yield from map(one, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    # What died in virtual time is kept frozen, else its `finally` would run: a process is replaced before it is large.
+    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=_SEEDS_PER_PROCESS) as pool:
         yield from pool.imap_unordered(one, seeds)
