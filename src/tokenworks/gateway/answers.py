@@ -47,6 +47,8 @@ TABLE: dict[Code, tuple[int, str]] = {
 }
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+# Anthropic's, for what is busy.
+_STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = b"application/json"

@@ -53,6 +53,7 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     tally = delivery.tally
     result = measure(outcome.ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
     charges = charges_for(delivery.reservation, result.tokens)
+    delivery.charged = result.tokens
     gateway.leases.settle(delivery.holding, delivery.reservation, charges)
     if outcome.ending == "finished" and not tally.is_cut:
         written = -(-result.tokens.written // delivery.request.shape.choices)

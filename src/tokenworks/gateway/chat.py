@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from tokenworks.core.bounds import Shape
 from tokenworks.core.refusals import Code, Refusal
+from tokenworks.gateway.reading import UNREADABLE
 
 CHOICES_MAX = 16
 
@@ -50,7 +51,8 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
 }
 _READ = _KNOBS | _HARMLESS.keys()
 _TOOL_TYPES = frozenset({"function", "custom"})
-_PART_TYPES = frozenset({"text", "refusal"})
+# Parts of a prompt whose tokens the formula of a model bounds.
+PART_TYPES = frozenset({"text", "refusal"})
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
@@ -109,12 +111,8 @@ def parse(body: bytes) -> ChatRequest | Refusal:
         read = _deep(body)
         fields = _shallow(body)
         refusal = _check_fields(fields)
-    except msgspec.ValidationError as fault:
-        return _wrong_type(str(fault))
-    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-        return Refusal(Code.MALFORMED_BODY, f"The body is not valid JSON: {fault}.")
-    except RecursionError:
-        return Refusal(Code.MALFORMED_BODY, "The body is nested too deeply.")
+    except UNREADABLE as fault:
+        return unreadable(fault)
     refusal = refusal or _check_messages(read.messages) or _check_numbers(read)
     if refusal is None and read.tools:
         refusal = _check_tools(read.tools)
@@ -152,6 +150,15 @@ def upstream_body(request: ChatRequest, upstream_model: str, output_limit: int) 
     return _encode(fields)
 
 
+def unreadable(fault: Exception) -> Refusal:
+    """What is wrong with a body that cannot be decoded, of whatever dialect."""
+    if isinstance(fault, msgspec.ValidationError):
+        return _wrong_type(str(fault))
+    if isinstance(fault, RecursionError):
+        return Refusal(Code.MALFORMED_BODY, "The body is nested too deeply.")
+    return Refusal(Code.MALFORMED_BODY, f"The body is not valid JSON: {fault}.")
+
+
 def _wrong_type(fault: str) -> Refusal:
     """msgspec says what is wrong and where: `Expected `int`, got `str` - at `$.max_tokens``."""
     problem, _, path = fault.partition(" - at `$")
@@ -166,12 +173,12 @@ def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
     for name in fields.keys() - _READ:
         # Servers that do not tell cases apart would take it for the field that was checked.
         if name.casefold() in _READ:
-            return _unsupported(name, "names of fields are in lower case")
+            return unsupported(name, "names of fields are in lower case")
     if _is_harmless_alone(fields):
         return None
     for name, harmless in _HARMLESS.items():
         if name in fields and _any(fields[name]) not in harmless:
-            return _unsupported(name, "it can cost more than can be reserved for it")
+            return unsupported(name, "it can cost more than can be reserved for it")
     return None
 
 
@@ -180,12 +187,12 @@ def _check_messages(messages: list[_Message]) -> Refusal | None:
         return Refusal(Code.INVALID_VALUE, "The field messages is empty. Send at least one message.", "messages")
     for place, message in enumerate(messages):
         if message.audio is not None:
-            return _unsupported(f"messages[{place}].audio", "it refers to content of unknown size")
+            return unsupported(f"messages[{place}].audio", "it refers to content of unknown size")
         if not isinstance(message.content, list):
             continue
         for index, part in enumerate(message.content):
-            if part.type not in _PART_TYPES:
-                return _unsupported(f"messages[{place}].content[{index}].type", f"{part.type!r} is not text")
+            if part.type not in PART_TYPES:
+                return unsupported(f"messages[{place}].content[{index}].type", f"{part.type!r} is not text")
     return None
 
 
@@ -201,7 +208,7 @@ def _check_numbers(read: _Body) -> Refusal | None:
 def _check_tools(tools: list[_Tool]) -> Refusal | None:
     for place, tool in enumerate(tools):
         if tool.type not in _TOOL_TYPES:
-            return _unsupported(f"tools[{place}].type", f"{tool.type!r} runs at the endpoint at a cost of its own")
+            return unsupported(f"tools[{place}].type", f"{tool.type!r} runs at the endpoint at a cost of its own")
     return None
 
 
@@ -215,5 +222,6 @@ def _is_null(raw: Raw) -> bool:
     return bytes(raw) == b"null"
 
 
-def _unsupported(name: str, why: str) -> Refusal:
+def unsupported(name: str, why: str) -> Refusal:
+    """A field whose cost nobody can bound."""
     return Refusal(Code.FIELD_NOT_SUPPORTED, f"The field {name} is not supported: {why}.", name)

@@ -65,6 +65,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, eq=False):
     """One opened request. `covered` is what the reservation pays for now, `output_limit` what one choice may have at
     most. Where the reservation may grow, it covers less than that; `tariffs` are those of the admission.
+    `charged` is known at its end.
     """
 
     exchange: Exchange
@@ -82,6 +83,7 @@ class Delivery(msgspec.Struct, eq=False):
     attempts: list[Attempt] = []
     endpoint: Endpoint | None = None
     sending: Sending | None = None
+    charged: Tokens = NONE
 
     @property
     def is_dispatched(self) -> bool:

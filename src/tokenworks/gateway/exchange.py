@@ -10,6 +10,7 @@ import msgspec
 
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers
+from tokenworks.gateway.dialect import Dialect, dialect_of
 from tokenworks.gateway.flow import Interrupt
 
 
@@ -59,7 +60,10 @@ class Wire(Protocol):
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """One request and its answer. `headers` has only those the gateway reads, with lower-case names."""
+    """One request and its answer. `headers` has only those the gateway reads, with lower-case names.
+
+    What goes out is as it is given, in the customer's `dialect`; only refusals are put into it here.
+    """
 
     wire: Wire
     request_id: str
@@ -75,6 +79,7 @@ class Exchange(msgspec.Struct, eq=False):
     complete: bool = False
     gone: bool = False
     drains: bool = False
+    dialect: Dialect | None = None
 
     def answer(self, status: int, body: bytes, fields: bytes = b"", content_type: bytes = answers.JSON) -> None:
         """The whole answer at once."""
@@ -112,18 +117,25 @@ class Exchange(msgspec.Struct, eq=False):
 
     def refuse(self, refusal: Refusal, fields: bytes = b"") -> None:
         """Say no: as an error answer, or, once a stream has begun, as an error event that ends it."""
-        body = answers.refusal_body(refusal)
+        # A request may be refused before it was looked at what is spoken where it goes.
+        dialect = self.dialect = self.dialect or dialect_of(self.path, self.request_id)
+        if dialect is None:
+            status, body = answers.TABLE[refusal.code][0], answers.refusal_body(refusal)
+        else:
+            status, body = dialect.refusal(refusal)
         if self.streaming:
             self.keep_alive = False
-            self.end_stream(b"data: " + body + b"\n\n")
+            self.end_stream(b"%bdata: %b\n\n" % (dialect.error_event if dialect else b"", body))
             return
         if refusal.code is Code.DRAINING:
             self.keep_alive = False
-        self.answer(answers.TABLE[refusal.code][0], body, answers.refusal_fields(refusal) + fields)
+        self.answer(status, body, answers.refusal_fields(refusal) + fields)
 
     def _head(self, status: int, content_type: bytes, fields: bytes) -> bytes:
         if not self.keep_alive:
             fields += answers.CLOSE
         elif not self.is_http_11:
             fields += b"connection: keep-alive\r\n"
+        if self.dialect is not None:
+            fields += self.dialect.fields
         return answers.head(status, content_type, self.request_id, self.wire.stamp, fields)

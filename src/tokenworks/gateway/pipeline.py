@@ -3,6 +3,8 @@
 Each step moves on or refuses. After the opening there is no way out that does not pass through `charge`.
 """
 
+from collections.abc import Callable
+
 from tokenworks.base import clock
 from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull
 from tokenworks.core.bounds import Need, need
@@ -12,7 +14,7 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.gateway import chat
 from tokenworks.gateway.catalog import Route
-from tokenworks.gateway.charge import charge, charged_fields, closing_bytes_max
+from tokenworks.gateway.charge import charge, charged_fields, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
@@ -25,12 +27,15 @@ JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests ri
 _LOST = Outcome("endpoint_broken")
 
 
-async def serve(exchange: Exchange, gateway: Gateway) -> None:
-    """Serve one chat completion."""
+Parse = Callable[[bytes], chat.ChatRequest | Refusal]
+
+
+async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse) -> None:
+    """Serve one chat completion, or what a dialect makes one of."""
     caller = await gateway.keys.authenticate(exchange.headers)
     if isinstance(caller, Refusal):
         return exchange.refuse(caller)
-    request = chat.parse(exchange.body)
+    request = parse(exchange.body)
     if isinstance(request, Refusal):
         return exchange.refuse(request)
     route = admit(request, gateway)
@@ -58,6 +63,8 @@ async def serve(exchange: Exchange, gateway: Gateway) -> None:
     delivery = Delivery(
         exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
     )
+    if exchange.dialect is not None:
+        exchange.dialect.begin(request, counted(delivery))
     outcome = _LOST
     try:
         outcome = await deliver(delivery, gateway)
@@ -136,12 +143,15 @@ async def deliver(delivery: Delivery, gateway: Gateway) -> Outcome:
 
 def finish(delivery: Delivery, outcome: Outcome, fields: bytes) -> None:
     """The last bytes to the customer, after the closing was written."""
-    exchange = delivery.exchange
+    exchange, body = delivery.exchange, outcome.body
     if outcome.refusal is not None:
-        exchange.refuse(outcome.refusal)
-    elif exchange.streaming:
-        exchange.end_stream(outcome.body)
+        return exchange.refuse(outcome.refusal)
+    if exchange.dialect is not None and not exchange.gone:
+        body = exchange.dialect.last(outcome.status, body, delivery.charged)
+    if exchange.streaming:
+        exchange.end_stream(body)
     elif outcome.ending == "refused":
-        exchange.answer(outcome.status, outcome.body)
+        exchange.answer(outcome.status, body)
     else:
-        exchange.answer(200, outcome.body, delivery.fields() + fields)
+        exchange.answer(200, body, delivery.fields() + fields)
+    return None

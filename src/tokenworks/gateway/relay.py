@@ -47,6 +47,8 @@ async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) 
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     try:
         answer = reading.whole_answer(body)
+        if delivery.exchange.dialect is not None:
+            delivery.exchange.dialect.read(body)
         delivery.tally.output = answer.count(delivery.route.model.bytes_per_token)
     except reading.UNREADABLE:
         return Outcome("endpoint_broken", _NOT_AN_ANSWER)
@@ -89,7 +91,7 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
             if passed:
                 if not exchange.streaming:
                     exchange.start_stream(delivery.fields())
-                exchange.send(passed)
+                exchange.send(passed if exchange.dialect is None else exchange.dialect.pass_on(passed))
                 pace.advance()
             if not stream.rest:
                 break

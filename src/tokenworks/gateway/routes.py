@@ -6,15 +6,21 @@ from urllib.parse import unquote
 import msgspec
 
 from tokenworks.base.journal import JournalFault
+from tokenworks.core.bounds import need
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Model
-from tokenworks.gateway import pipeline
+from tokenworks.gateway import messages, messages_request, pipeline
 from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.dialect import dialect_of
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
 
 _MODELS = "/v1/models"
-_METHODS = {"/v1/chat/completions": b"POST", _MODELS: b"GET", "/healthz": b"GET", "/readyz": b"GET"}
+_CHAT = "/v1/chat/completions"
+_METHODS = {
+    **dict.fromkeys((_CHAT, messages.PATH, messages.COUNT_PATH), b"POST"),
+    **dict.fromkeys((_MODELS, "/healthz", "/readyz"), b"GET"),
+}
 _encode = msgspec.json.encode
 
 
@@ -47,7 +53,7 @@ class Routes:
             refusal = Refusal(Code.METHOD_NOT_ALLOWED, f"Use {method.decode()} for {path}.")
             exchange.refuse(refusal, b"allow: %b\r\n" % method)
         elif method == b"POST":
-            await pipeline.serve(exchange, self._gateway)
+            await self._served(exchange, path)
         elif path == "/healthz":
             exchange.answer(200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -55,6 +61,30 @@ class Routes:
             exchange.answer(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"not ready"}')
         else:
             await self._models(exchange, unquote(path[len(_MODELS) + 1 :]))
+
+    async def _served(self, exchange: Exchange, path: str) -> None:
+        if path == _CHAT:
+            return await pipeline.serve(exchange, self._gateway)
+        exchange.dialect = dialect_of(path, exchange.request_id)
+        if path == messages.PATH:
+            return await pipeline.serve(exchange, self._gateway, messages_request.parse)
+        return await self._count(exchange)
+
+    async def _count(self, exchange: Exchange) -> None:
+        """The tokens of a message that is not created: the bound that would be reserved for its input."""
+        caller = await self._gateway.keys.authenticate(exchange.headers)
+        if isinstance(caller, Refusal):
+            return exchange.refuse(caller)
+        request = messages_request.parse_to_count(exchange.body)
+        if isinstance(request, Refusal):
+            return exchange.refuse(request)
+        route = self._gateway.catalog.route(request.model)
+        if isinstance(route, Refusal):
+            return exchange.refuse(route)
+        model = route.model
+        bound = need(request.shape, model.formula, model.context_window, model.output_max).input_max
+        likely = min(bound, -(-request.shape.text_bytes // model.bytes_per_token))
+        return exchange.answer(200, _encode({"input_tokens": bound, "tokenworks": {"input_tokens_likely": likely}}))
 
     async def _models(self, exchange: Exchange, model_id: str) -> None:
         caller = await self._gateway.keys.authenticate(exchange.headers)

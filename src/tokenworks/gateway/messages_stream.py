@@ -1,0 +1,135 @@
+"""The dialect of Messages: streams, translated event by event as they pass.
+
+Text and calls of tools become blocks, one after the other. Nothing is held back. What is counted and charged was
+decided before an event comes here. Source: Anthropic API reference, "Streaming Messages".
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tokenworks.core.usage import Tokens
+from tokenworks.gateway import messages_answer as answer
+from tokenworks.gateway.reading import UNREADABLE
+from tokenworks.gateway.sse import Splitter
+
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+# Only whole events come here; what their size may be was decided before.
+_ANY_SIZE = 1 << 62
+
+
+class _Why(msgspec.Struct):
+    code: str = ""
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[answer.Choice] | None = None
+    tokenworks: _Why | None = None
+
+
+class _Block(msgspec.Struct):
+    """A call of a tool that was begun: the number of its block, and the endpoint's name for it."""
+
+    number: int
+    call_id: str | None
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class MessageStream:
+    """One streamed message: bytes of a stream of chat completion chunks go in, Anthropic's events come out."""
+
+    def __init__(self, message_id: str, model: str, counted: Tokens, stop_sequences: Sequence[str]) -> None:
+        self._id = message_id
+        self._start = answer.empty(message_id, model, counted)
+        self._stop_sequences = stop_sequences
+        self._splitter = Splitter(_ANY_SIZE)
+        self._has_begun = False
+        self._blocks = 0
+        self._open: int | None = None
+        self._is_text = False
+        self._calls: dict[int, _Block] = {}
+        self._finish_reason: str | None = None
+        self._stopped_by = ""
+        self._why = ""
+
+    def events(self, data: bytes) -> bytes:
+        """What whole events of the endpoint become."""
+        told = b"".join([self._tell(each.data) for each in self._splitter.feed(data)])
+        if self._has_begun:
+            return told
+        self._has_begun = True
+        return _event("message_start", message=self._start) + told
+
+    def last(self, data: bytes, tokens: Tokens) -> bytes:
+        """What the last events become, and the end of the message; `tokens` are what is charged for."""
+        told = self.events(data) + self._close()
+        stopped = answer.stop(self._finish_reason, self._stopped_by, self._stop_sequences, has_calls=bool(self._calls))
+        why = {"tokenworks": {"code": self._why}} if self._why else {}
+        told += _event("message_delta", delta=stopped, usage=answer.usage(tokens), **why)
+        return told + _event("message_stop")
+
+    def _tell(self, data: bytes | None) -> bytes:
+        if data is None:
+            return PING  # a comment, by which the endpoint says that it is alive
+        try:
+            chunk = _chunk(data)
+            told = b"".join([self._choice(choice) for choice in chunk.choices or () if not choice.index])
+        except UNREADABLE:
+            return b""  # `[DONE]`, or what no customer could read
+        if chunk.tokenworks is not None:
+            self._why = chunk.tokenworks.code
+        return told
+
+    def _choice(self, choice: answer.Choice) -> bytes:
+        if choice.finish_reason is not None:
+            self._finish_reason, self._stopped_by = choice.finish_reason, choice.stopped_by
+        said = choice.delta
+        if said is None:
+            return b""
+        text = said.text
+        told = self._text(text) if text else b""
+        for call in said.tool_calls or ():
+            told += self._call(call)
+        return told or (PING if said.is_reasoning else b"")
+
+    def _text(self, text: str) -> bytes:
+        told = b"" if self._is_text else self._begin({"type": "text", "text": ""}, is_text=True)
+        return told + self._delta({"type": "text_delta", "text": text}, self._blocks - 1)
+
+    def _call(self, call: answer.Call) -> bytes:
+        """A call, or a piece of one. One whose block has ended is still told by the number of its block."""
+        place = call.index or 0
+        block = self._calls.get(place)
+        told = b""
+        # Some endpoints give all calls the same index: another name is another call.
+        if block is None or (call.id and block.call_id and call.id != block.call_id):
+            block = self._calls[place] = _Block(self._blocks, call.id)
+            call_id = call.id or answer.made_id(self._id, self._blocks)
+            told = self._begin(answer.tool_use(call_id, call.name, {}), is_text=False)
+        arguments = call.arguments
+        if not arguments:
+            return told
+        return told + self._delta({"type": "input_json_delta", "partial_json": arguments}, block.number)
+
+    def _begin(self, block: dict[str, Any], *, is_text: bool) -> bytes:
+        told = self._close() + _event("content_block_start", index=self._blocks, content_block=block)
+        self._open, self._is_text = self._blocks, is_text
+        self._blocks += 1
+        return told
+
+    def _delta(self, delta: dict[str, str], number: int) -> bytes:
+        return _event("content_block_delta", index=number, delta=delta)
+
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        told = _event("content_block_stop", index=self._open)
+        self._open, self._is_text = None, False
+        return told
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **fields}))
