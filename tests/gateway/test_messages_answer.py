@@ -215,6 +215,11 @@ STREAMS: dict[str, tuple[list[bytes], list[Any], str]] = {
         [(0, "text"), (0, "+", "a"), (0, ".")],
         "end_turn",
     ),
+    "half a character": (
+        [said("ab").replace(b"b", "€".encode()[:1])],
+        [(0, "text"), (0, "+", "a\ufffd"), (0, ".")],
+        "end_turn",
+    ),
     "usage alone": ([said("a"), event(None, usage={})], [(0, "text"), (0, "+", "a"), (0, ".")], "end_turn"),
 }
 

@@ -190,9 +190,12 @@ def test_refused(fields: dict[str, Any], code: Code, field: str) -> None:
     assert (refusal.code, refusal.field) == (code, field)
 
 
+HALF = rb'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"half a pair: \ud800"}]}'
+
+
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b"\xff", b"null", b'{"unknown":' + b"[" * 5_000, b'{"thinking":' + b"[" * 5_000],
+    [b"", b"[]", b"{", b"\xff", b"null", b'{"unknown":' + b"[" * 5_000, b'{"thinking":' + b"[" * 5_000, HALF],
 )
 def test_not_a_json_object(body: bytes) -> None:
     refusal = messages_request.parse(body)

@@ -75,7 +75,8 @@ class MessageStream:
         if data is None:
             return PING  # a comment, by which the endpoint says that it is alive
         try:
-            chunk = _chunk(data)
+            # A character that is cut in two costs itself, not the event.
+            chunk = _chunk(data.decode(errors="replace"))
             told = b"".join([self._choice(choice) for choice in chunk.choices or () if not choice.index])
         except UNREADABLE:
             return b""  # `[DONE]`, or what no customer could read

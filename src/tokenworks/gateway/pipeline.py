@@ -63,10 +63,10 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     delivery = Delivery(
         exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
     )
-    if exchange.dialect is not None:
-        exchange.dialect.begin(request, counted(delivery))
     outcome = _LOST
     try:
+        if exchange.dialect is not None:
+            exchange.dialect.begin(request, counted(delivery))
         outcome = await deliver(delivery, gateway)
     finally:
         # Also where a fault nobody expected goes on from here: it costs this request its answer, not its closing.

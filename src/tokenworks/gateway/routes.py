@@ -52,8 +52,14 @@ class Routes:
         elif exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
             refusal = Refusal(Code.METHOD_NOT_ALLOWED, f"Use {method.decode()} for {path}.")
             exchange.refuse(refusal, b"allow: %b\r\n" % method)
+        elif path == _CHAT:
+            await pipeline.serve(exchange, self._gateway)
         elif method == b"POST":
-            await self._served(exchange, path)
+            exchange.dialect = dialect_of(path, exchange.request_id)
+            if path == messages.PATH:
+                await pipeline.serve(exchange, self._gateway, messages_request.parse)
+            else:
+                await self._count(exchange)
         elif path == "/healthz":
             exchange.answer(200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -61,14 +67,6 @@ class Routes:
             exchange.answer(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"not ready"}')
         else:
             await self._models(exchange, unquote(path[len(_MODELS) + 1 :]))
-
-    async def _served(self, exchange: Exchange, path: str) -> None:
-        if path == _CHAT:
-            return await pipeline.serve(exchange, self._gateway)
-        exchange.dialect = dialect_of(path, exchange.request_id)
-        if path == messages.PATH:
-            return await pipeline.serve(exchange, self._gateway, messages_request.parse)
-        return await self._count(exchange)
 
     async def _count(self, exchange: Exchange) -> None:
         """The tokens of a message that is not created: the bound that would be reserved for its input."""
