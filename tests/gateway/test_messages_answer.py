@@ -1,5 +1,6 @@
 """Chat completions as messages: whole answers, streams, errors; each a golden translation."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -259,6 +260,40 @@ def test_nothing_is_lost(texts: list[str], arguments: list[str]) -> None:
     deltas = [each["delta"] for each in told if each["type"] == "content_block_delta"]
     assert "".join(each.get("text", "") for each in deltas) == "".join(texts)
     assert "".join(each.get("partial_json", "") for each in deltas) == "".join(arguments)
+
+
+ODD = st.recursive(
+    st.none() | st.integers(-1, 2) | st.sampled_from(["", "a", "c1", "text", "stop", '{"x"']),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "content", "tool_calls", "index", "id", "function", "name", "arguments"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional={"index": ODD, "delta": ODD, "finish_reason": ODD}), max_size=6))
+def test_whatever_an_endpoint_sends_the_events_are_in_order(choices: list[Any]) -> None:
+    stream = begun()
+    pieces = [b"data: %b\n\n" % json.dumps({"choices": [choice]}).encode() for choice in choices]
+    told = seen(b"".join(stream.events(piece) for piece in pieces) + stream.last(DONE, USED))
+    first, *others, delta, last = told
+    assert (first["type"], delta["type"], last["type"]) == ("message_start", "message_delta", "message_stop")
+    begun_blocks = [each["index"] for each in others if each["type"] == "content_block_start"]
+    ended_blocks = [each["index"] for each in others if each["type"] == "content_block_stop"]
+    assert begun_blocks == ended_blocks == list(range(len(begun_blocks)))
+    assert {each["index"] for each in others if each["type"] == "content_block_delta"} <= set(begun_blocks)
+
+
+@given(ODD, ODD)
+def test_whatever_an_endpoint_answers_is_told_or_unreadable(said_odd: Any, finish: Any) -> None:
+    body = json.dumps({"choices": [{"message": said_odd, "finish_reason": finish}]}).encode()
+    with contextlib.suppress(UNREADABLE):
+        assert message("msg_1", "m", body, [])["role"] == "assistant"
 
 
 # --- errors
