@@ -116,6 +116,14 @@ async def test_tools_are_called_and_answered(gateway: Bench, is_stream: bool) ->
     assert summary(await gateway.closing())[:4] == ("finished", "reported", Tokens(12, output=9), 21)
 
 
+async def test_beta_paths_and_bearer_tokens_are_taken_too(gateway: Bench) -> None:
+    async with customer(gateway, api_key=None, auth_token=SECRET) as client:
+        told = await client.beta.messages.create(
+            model="m", max_tokens=20, messages=[{"role": "user", "content": "Hi."}]
+        )
+    assert told.content[0].type == "text"
+
+
 async def test_counting(gateway: Bench) -> None:
     async with customer(gateway) as client:
         told = await client.messages.count_tokens(model="m", messages=HELLO)
