@@ -27,10 +27,10 @@ from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import Server
-from tokenworks.gateway.upstream import Upstreams
 from tokenworks.grid.dispatch import Board
 
 PATH = "/v1/chat/completions"

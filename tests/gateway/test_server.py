@@ -119,7 +119,7 @@ def test_byte_by_byte() -> None:
     line = Line()
     data = post(b"hello", "authorization: Bearer k", "X-Other: 1")
     assert bodies(line.feed(*(data[place : place + 1] for place in range(len(data))))) == [b"[hello]"]
-    assert line.exchanges[0].headers == {b"content-length": b"5", b"authorization": b"Bearer k"}
+    assert line.exchanges[0].headers == {b"host": b"x", b"content-length": b"5", b"authorization": b"Bearer k"}
 
 
 def test_chunked_body() -> None:

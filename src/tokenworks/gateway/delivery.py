@@ -23,8 +23,9 @@ from tokenworks.gateway.exchange import Exchange
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
-from tokenworks.gateway.upstream import Sending, Upstreams
+from tokenworks.gateway.upstream import Sending
 from tokenworks.grid.dispatch import Board
 
 

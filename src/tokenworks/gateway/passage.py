@@ -11,6 +11,8 @@ from tokenworks.gateway.charge import counted
 from tokenworks.gateway.delivery import Delivery
 from tokenworks.gateway.sse import Event
 
+_DONE = b"[DONE]"
+_MALFORMED = "event_malformed"
 _ABOVE_LIMIT = "output_above_limit"
 _BALANCE_SHORT = "balance_short"
 
@@ -31,6 +33,7 @@ class Passage:
         self.has_begun = False
         self.is_finishing = False
         self.is_done = False
+        self.is_torn = False
         self.rest: list[Event] = []
         self.held = b""
         self.error: Refusal | None = None
@@ -40,7 +43,7 @@ class Passage:
         passed: list[bytes] = []
         self.rest = []
         for place, event in enumerate(events):
-            if event.data == b"[DONE]":
+            if event.data == _DONE:
                 self.is_done = True
             if self.is_done or self.error:
                 break
@@ -51,6 +54,14 @@ class Passage:
             if verdict:
                 passed.append(event.raw)
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def last(self, events: list[Event]) -> bytes:
+        """What stood at the end without its blank line: an event all the same, or what is left of one."""
+        whole = [event for event in events if event.data == _DONE or (event.data and _is_readable(event.data))]
+        self.is_torn = len(whole) < len(events)
+        if self.is_torn:
+            self._flag(_MALFORMED)
+        return self.read(whole)
 
     def cut(self, refusal: Refusal | None) -> bytes:
         """End the stream here: at the limit that was set, or for the refusal of more. Nothing more is passed on."""
@@ -70,16 +81,14 @@ class Passage:
         try:
             chunk = reading.stream_chunk(data)
         except reading.UNREADABLE:
-            self._flag("event_malformed")
-            return True
+            return self._take_unreadable(data)
         if chunk.has_error:
-            found = reading.error(data)
-            text = f" It said: {found.message}" if found else ""
-            self.error = Refusal(Code.ENDPOINT_BROKEN, f"The endpoint gave up within its answer.{text}")
-            return False
+            return self._give_up(data)
+        count = chunk.count()
+        if not count and chunk.choices is None and not chunk.has_usage and reading.error(data) is not None:
+            return self._give_up(data)
         self.has_begun = True
         self.is_finishing = self.is_finishing or chunk.is_finishing
-        count = chunk.count()
         output = self._tally.output + count
         if count and chunk.has_usage:
             output = self._told(chunk, output)
@@ -99,6 +108,22 @@ class Passage:
                 return False
         return True
 
+    def _take_unreadable(self, data: bytes) -> bool:
+        """What is no JSON: an end with spaces, a keep-alive without anything, or what only the customer may know."""
+        text = data.strip()
+        if text == _DONE:
+            self.is_done = True
+        elif text:
+            self._flag(_MALFORMED)
+        return bool(text) and not self.is_done
+
+    def _give_up(self, data: bytes) -> bool:
+        """The endpoint says that nothing more comes."""
+        found = reading.error(data)
+        text = f" It said: {found.message}" if found else ""
+        self.error = Refusal(Code.ENDPOINT_BROKEN, f"The endpoint gave up within its answer.{text}")
+        return False
+
     def _told(self, chunk: reading.StreamChunk, output: int) -> int:
         """The output so far where the endpoint says with each delta how much it was, and that is less."""
         reported = reading.reported(chunk.usage)
@@ -116,3 +141,11 @@ def _count(data: bytes) -> int:
         return reading.stream_chunk(data).count()
     except reading.UNREADABLE:
         return 0
+
+
+def _is_readable(data: bytes) -> bool:
+    try:
+        reading.stream_chunk(data)
+    except reading.UNREADABLE:
+        return False
+    return True

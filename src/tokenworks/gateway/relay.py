@@ -8,6 +8,7 @@ from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers, reading
 from tokenworks.gateway.charge import checkpoint
+from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
 from tokenworks.gateway.passage import Passage
@@ -17,6 +18,9 @@ from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")
 _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint fell silent within its answer.")
 _NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not a chat completion.")
+
+# So many parts of an answer are kept apart; an answer in very small parts would take many times its size.
+_PARTS_MAX = 1_024
 
 
 async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
@@ -37,14 +41,19 @@ async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Out
 
 
 async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
+    answer_body = plain(upstream)
     parts: list[bytes] = []
+    gathered = bytearray()
     size = 0
-    while data := await upstream.chunk():
+    while data := await answer_body.chunk():
         parts.append(data)
         size += len(data)
+        if len(parts) == _PARTS_MAX:
+            gathered += b"".join(parts)
+            parts.clear()
         if size > gateway.settings.answer_bytes_max:
             return Outcome("endpoint_broken", _NOT_AN_ANSWER)
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    body = parts[0] if len(parts) == 1 and not gathered else bytes(gathered) + b"".join(parts)
     try:
         answer = reading.whole_answer(body)
         if delivery.exchange.dialect is not None:
@@ -69,7 +78,11 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
         growth.stop()
     if stream.error:
         return Outcome("endpoint_broken", stream.error)
-    if not stream.is_done and not stream.is_finishing and not (stream.has_begun and upstream.is_framed):
+    if (
+        not stream.is_done
+        and not stream.is_finishing
+        and not (stream.has_begun and upstream.is_framed and not stream.is_torn)
+    ):
         return Outcome("endpoint_broken", _BROKEN)
     if not exchange.streaming:
         exchange.start_stream(delivery.fields())
@@ -79,12 +92,13 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
 async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, growth: Growth) -> Passage:
     """Pass a stream on to its end, or until what is covered is used up and no more can be had."""
     exchange = delivery.exchange
+    body = plain(upstream)
     splitter = Splitter(gateway.settings.answer_bytes_max)
     stream = Passage(delivery)
     pace = _Checkpoints(delivery, gateway)
     while True:
-        data = await upstream.chunk()
-        passed = stream.read(splitter.feed(data) if data else splitter.finish())
+        data = await body.chunk()
+        passed = stream.read(splitter.feed(data)) if data else stream.last(splitter.finish())
         while True:
             if delivery.may_grow:
                 await growth.written()

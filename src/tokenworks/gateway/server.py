@@ -1,32 +1,24 @@
 """The customers' side: HTTP/1.1 connections, each serving its requests one after the other.
 
-Parsing is llhttp's; here are the limits, the order of pipelined requests, idle times, back-pressure and draining. What
-a request means is the handler's affair.
+How bytes become requests is `intake`'s; here are the order of pipelined requests, idle and slow clients, back-pressure
+and draining. What a request means is the handler's affair.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-import httptools
-
 from tokenworks.base import clock, ids
 from tokenworks.base.config import Settings
-from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, Source, TooLong
 from tokenworks.gateway.flow import Flow, Wait
+from tokenworks.gateway.intake import Intake
 
 Handler = Callable[[Exchange], Coroutine[Wait[Any], None, None]]
 
 TICK_MS = 250
 _LINGER_TICKS = 8
-_WANTED = frozenset({b"authorization", b"x-api-key", b"content-length", b"transfer-encoding", b"expect"})
-_BOTH_FRAMINGS = Refusal(
-    Code.MALFORMED_REQUEST, "Content-Length and Transfer-Encoding were both given. Send one of them."
-)
-_OTHER_CODING = Refusal(Code.MALFORMED_REQUEST, "Only the transfer encoding chunked is understood.")
 
 
 class Server:
@@ -40,6 +32,7 @@ class Server:
         self.draining = False
         self.idle_ticks_max = -(-settings.client_idle_ms // TICK_MS)
         self.longest_ns = settings.request_longest_ms * clock.MS
+        self.longest_ticks = -(-settings.request_longest_ms // TICK_MS)
         self._worker = worker
         self.stamp = answers.stamp(clock.wall_ns(), worker)
         self._name = ids.new("req")
@@ -91,32 +84,22 @@ class Server:
         return True
 
 
-class _Refused(Exception):
-    """Stops the parser; the refusal is kept by the connection."""
-
-
 class Connection(asyncio.Protocol):
     """One client connection: bytes in, exchanges in order, bytes out."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._header_bytes_max = server.settings.header_bytes_max
-        self._body_bytes_max = server.settings.body_bytes_max
-        self._parser = httptools.HttpRequestParser(self)
+        self._intake = Intake(server.settings, self, server.request_id, self._continue_if_first)
+        self._ready = self._intake.ready
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._ready: deque[Exchange] = deque()
         self._current: Exchange | None = None
         self._flow: Flow | None = None
         self._source: Source | None = None
         self._serving = False
         self._writing_paused = False
         self._reading_paused = False
-        self._refused: Refusal | None = None
-        self._owes_continue = False
         self._lingering = False
-        self._idle_ticks = 0
-        self._counts_head = False
-        self._begin()
+        self._stalled_ticks = 0
 
     # --- the transport's calls
 
@@ -128,28 +111,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; they may hold a part of a request or several requests."""
-        if self._refused is not None:
+        intake = self._intake
+        if intake.refused is not None:
             return
-        self._fed += len(data)
-        # A head cannot be larger than all that came: mostly nothing needs to be counted.
-        self._counts_head = self._fed > self._header_bytes_max
-        try:
-            self._parser.feed_data(data)
-            if self._in_head and self._fed > self._header_bytes_max:
-                self._refused = _too_large_headers(self._header_bytes_max)
-        except httptools.HttpParserUpgrade:
-            self._refused = Refusal(Code.MALFORMED_REQUEST, "Protocol upgrades are not offered. Use plain HTTP/1.1.")
-        except httptools.HttpParserError as fault:
-            if self._refused is None:
-                self._refused = Refusal(Code.MALFORMED_REQUEST, f"This is not a valid HTTP/1.1 request: {fault}.")
-        if self._refused is not None:
-            self._ready.append(self._exchange(refusal=self._refused))
-        elif len(self._ready) >= self._server.settings.pipelined_max:
+        intake.feed(data)
+        # One is the request that is about to be served.
+        if len(self._ready) > 1 and intake.is_far_ahead:
             self._pause_reading()
         self._serve_ready()
 
     def eof_received(self) -> bool:
-        """A client that will send no more does not wait for answers either: the transport closes."""
+        """A client that will send no more is gone: whether it still reads cannot be seen before it has cost tokens."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,6 +141,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""
         self._writing_paused = True
+        self._stalled_ticks = 0
         if self._source is not None:
             self._source.pause()
 
@@ -178,61 +151,6 @@ class Connection(asyncio.Protocol):
         if self._source is not None:
             self._source.resume()
         self._serve_ready()
-
-    # --- the parser's calls
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._idle_ticks = 0
-        self._begin()
-
-    def on_url(self, url: bytes) -> None:
-        """The target of the request, perhaps in parts."""
-        if self._counts_head:
-            self._count(len(url))
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; only those that are read are kept."""
-        if self._counts_head:
-            self._count(len(name) + len(value) + 4)
-        name = name.lower()
-        # After the head come trailers; a key in a trailer would be one that a proxy before us never saw.
-        if name not in _WANTED or not self._in_head:
-            return
-        if name in self._headers and name in {b"content-length", b"transfer-encoding"}:
-            self._refuse(Refusal(Code.MALFORMED_REQUEST, f"The header {name.decode()} was given twice."))
-        self._headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        """Decide from the headers whether the body is wanted."""
-        self._in_head = False
-        headers = self._headers
-        length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
-        if coding is not None:
-            if length is not None:
-                self._refuse(_BOTH_FRAMINGS)
-            if coding.strip().lower() != b"chunked":
-                self._refuse(_OTHER_CODING)
-        if length is not None and int(length) > self._body_bytes_max:
-            self._refuse(_too_large_body(self._body_bytes_max))
-        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
-            self._owes_continue = True
-            self._continue_if_first()
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
-        self._idle_ticks = 0
-        self._body_bytes += len(body)
-        if self._body_bytes > self._body_bytes_max:
-            self._refuse(_too_large_body(self._body_bytes_max))
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        """The request is whole."""
-        self._owes_continue = False
-        self._fed = 0
-        self._ready.append(self._exchange())
 
     # --- what exchanges call
 
@@ -263,11 +181,17 @@ class Connection(asyncio.Protocol):
         if exchange is not None and flow is not None:
             if now_ns - exchange.began_ns > self._server.longest_ns:
                 flow.interrupt(TooLong())
+            elif self._writing_paused:
+                self._stalled_ticks += 1
+                if self._stalled_ticks > self._server.idle_ticks_max:
+                    self._transport.abort()
             return
-        self._idle_ticks += 1
-        if self._lingering and self._idle_ticks > _LINGER_TICKS:
+        intake = self._intake
+        intake.idle_ticks += 1
+        intake.reading_ticks += 1
+        if self._lingering and intake.idle_ticks > _LINGER_TICKS:
             self._transport.abort()
-        elif self._idle_ticks > self._server.idle_ticks_max:
+        elif intake.idle_ticks > self._server.idle_ticks_max or intake.reading_ticks > self._server.longest_ticks:
             self._end_idle()
 
     def close_if_idle(self) -> None:
@@ -285,39 +209,6 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     # --- inside
-
-    def _begin(self) -> None:
-        self._in_head = True
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
-        self._fed = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._header_bytes_max:
-            self._refuse(_too_large_headers(self._header_bytes_max))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        self._refused = refusal
-        raise _Refused
-
-    def _exchange(self, refusal: Refusal | None = None) -> Exchange:
-        body = self._body
-        return Exchange(
-            wire=self,
-            request_id=self._server.request_id(),
-            method=b"" if refusal else self._parser.get_method(),
-            path=self._url.partition(b"?")[0].decode("latin-1"),
-            headers=self._headers,
-            body=body[0] if len(body) == 1 else b"".join(body),
-            is_http_11=refusal is not None or self._parser.get_http_version() != "1.0",
-            keep_alive=refusal is None and self._parser.should_keep_alive(),
-            began_ns=clock.boot_ns(),
-            refusal=refusal,
-        )
 
     def _serve_ready(self) -> None:
         """Serve what waits, as far as it can be served without waiting. A loop: recursion would know no limit."""
@@ -337,14 +228,16 @@ class Connection(asyncio.Protocol):
         finally:
             self._serving = False
         if self._current is None:
-            self._continue_if_first()
-            self._resume_reading()
+            if self._intake.owes_continue:
+                self._continue_if_first()
+            if self._reading_paused:
+                self._resume_reading()
 
     def _ended(self) -> None:
         """The flow of the current exchange came to its end."""
         exchange = self._current
         self._current = self._flow = self._source = None
-        self._idle_ticks = 0
+        self._intake.idle_ticks = 0
         if exchange is None or exchange.gone:
             self._server.forget(self)
             return
@@ -363,7 +256,7 @@ class Connection(asyncio.Protocol):
         """
         self._current = None
         self._lingering = True
-        self._idle_ticks = 0
+        self._intake.idle_ticks = 0
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -376,8 +269,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _continue_if_first(self) -> None:
-        if self._owes_continue and self._current is None and not self._ready:
-            self._owes_continue = False
+        if self._intake.owes_continue and self._current is None and not self._ready:
+            self._intake.owes_continue = False
             self.write(answers.CONTINUE)
 
     def _pause_reading(self) -> None:
@@ -386,14 +279,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
-
-
-def _too_large_headers(limit: int) -> Refusal:
-    return Refusal(Code.HEADERS_TOO_LARGE, f"Request line and headers are larger than {limit} bytes. Send less.")
-
-
-def _too_large_body(limit: int) -> Refusal:
-    return Refusal(Code.BODY_TOO_LARGE, f"The body is larger than {limit} bytes. Send less.")

@@ -31,33 +31,34 @@ class Splitter:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._held = b""
+        self._held = bytearray()
         self._scanned = 0
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
         if not self._held and data.endswith(b"\n\n") and b"\r" not in data:
             return [_event(block) for text in data.split(b"\n\n") if (block := text.strip(_LINE_ENDS))]
-        held = self._held + data
+        held = self._held
+        held += data
         events: list[Event] = []
         start = 0
         at = self._scanned
         while (end := _END.search(held, at)) is not None:
-            block = held[start : end.start()].strip(_LINE_ENDS)
+            block = bytes(held[start : end.start()]).strip(_LINE_ENDS)
             if block:
                 events.append(_event(block))
             start = at = end.end()
-        self._held = held[start:]
+        del held[:start]
         # A terminator has at most four bytes, of which up to three may already be here.
-        self._scanned = max(0, len(self._held) - 3)
-        if len(self._held) > self._bytes_max:
+        self._scanned = max(0, len(held) - 3)
+        if len(held) > self._bytes_max:
             raise EventTooLarge(f"an event of more than {self._bytes_max} bytes")
         return events
 
     def finish(self) -> list[Event]:
         """At the end of the stream: the event whose terminator never came, if any."""
-        block = self._held.strip(_LINE_ENDS)
-        self._held = b""
+        block = bytes(self._held).strip(_LINE_ENDS)
+        self._held.clear()
         return [_event(block)] if block else []
 
 

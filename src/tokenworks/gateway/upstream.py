@@ -1,25 +1,21 @@
-"""Upstream: the transport connections to endpoints, and the pools that keep them alive between requests.
+"""Upstream: a connection to an endpoint, and the answers that come on it.
 
-Speaks HTTP/1.1 through llhttp. It reports how an attempt went as values; which endpoint to try, what an answer means
-and what it costs is decided elsewhere.
+Speaks HTTP/1.1 through llhttp. Where connections come from, and whether one is kept, is `pools`' affair; what an answer
+means and what it costs is decided elsewhere.
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable
-from typing import cast
-from urllib.parse import urlsplit
+from typing import Protocol, cast
 
 import httptools
 import msgspec
 
-from tokenworks.base import clock
-from tokenworks.base.config import Settings
-from tokenworks.core.snapshot import Endpoint
-from tokenworks.gateway.flow import Errands, Interrupt, Wait
+from tokenworks.gateway.flow import Wait
 from tokenworks.gateway.server import TICK_MS
 
-_KEPT = frozenset({b"content-type", b"retry-after", b"content-length", b"transfer-encoding"})
+_KEPT = frozenset({b"content-type", b"retry-after", b"content-length", b"transfer-encoding", b"content-encoding"})
+# What may come in a row that is no body: a head, announcements before it, trailers, extensions of chunks.
+_BARE_BYTES_MAX = 256 << 10
 # After the last event of a stream, the end of the HTTP message is a few bytes away.
 _TAIL_TICKS = 4
 
@@ -47,10 +43,26 @@ class Sending(msgspec.Struct, eq=False):
     sent_ns: int = 0
 
 
+class Keeper(Protocol):
+    """Who keeps connections between requests."""
+
+    def opened(self, upstream: "Upstream") -> None:
+        """A connection was made."""
+        ...
+
+    def keep(self, upstream: "Upstream") -> None:
+        """It may serve another request."""
+        ...
+
+    def forget(self, upstream: "Upstream") -> None:
+        """It is gone."""
+        ...
+
+
 class Upstream(asyncio.Protocol):
     """One connection. A request is sent with `begin`; then `head`, `chunk` until empty, and `let_go`."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Keeper) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.touched = False
@@ -67,6 +79,8 @@ class Upstream(asyncio.Protocol):
         self._ticks = 0
         self._tailing = False
         self._is_reusable = False
+        self._is_sent = True
+        self._bare_bytes = 0
 
     @property
     def is_framed(self) -> bool:
@@ -83,7 +97,7 @@ class Upstream(asyncio.Protocol):
         self._chunks = []
         self._head_done = self._complete = self._is_reusable = False
         self._busy = True
-        self._ticks = 0
+        self._ticks = self._bare_bytes = 0
         self._transport.write(message)
 
     async def head(self) -> None:
@@ -99,6 +113,7 @@ class Upstream(asyncio.Protocol):
             await self._more()
         chunks = self._chunks
         self._chunks = []
+        self._bare_bytes = 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def let_go(self, *, tail: bool = False) -> None:
@@ -150,14 +165,15 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self._transport = cast("asyncio.Transport", transport)
-        self._pool.open[self] = None
+        self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the endpoint."""
-        self._ticks = 0
         if not self._busy:
             self.close()
             return
+        if not self._tailing:
+            self._ticks = 0
         self.touched = True
         try:
             self._parser.feed_data(data)
@@ -168,15 +184,28 @@ class Upstream(asyncio.Protocol):
             self._chunks.clear()
             if self._complete:
                 self._release()
-        else:
-            self._wake()
+            return
+        if not self._chunks:
+            self._bare_bytes += len(data)
+            if self._bare_bytes > _BARE_BYTES_MAX and not self._complete:
+                self._fail(UpstreamBroken(f"{_BARE_BYTES_MAX} bytes that are no body"))
+                return
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The endpoint does not read the request as fast as it is sent."""
+        self._is_sent = False
+
+    def resume_writing(self) -> None:
+        """The request is as good as sent."""
+        self._is_sent = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone. For an answer without length or chunks this is how it ends."""
+        """The connection is gone. For an answer without length or chunks this is how it ends, if it was closed."""
         self._pool.forget(self)
         if not self._busy:
             return
-        if self._head_done and not self.is_framed:
+        if self._head_done and not self.is_framed and exc is None:
             self._complete = True
         if not self._complete:
             self._fault = self._fault or UpstreamBroken(f"connection lost: {exc or 'closed by the endpoint'}")
@@ -192,6 +221,8 @@ class Upstream(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is here; 1xx heads are only announcements."""
+        if self._complete:
+            raise UpstreamBroken("an answer nobody asked for")
         self.status = self._parser.get_status_code()
         self._head_done = self.status >= 200
 
@@ -229,168 +260,8 @@ class Upstream(asyncio.Protocol):
 
     def _release(self) -> None:
         self._tailing = self._busy = False
-        if self._fault is None and self._is_reusable and not self._transport.is_closing():
+        # An endpoint that answered before it had read the request may never read the rest of it.
+        if self._fault is None and self._is_reusable and self._is_sent and not self._transport.is_closing():
             self._pool.keep(self)
         else:
             self._transport.abort()
-
-
-class Pool:
-    """The connections to one endpoint, and the head of every request to it."""
-
-    def __init__(self, endpoint: Endpoint, idle_max: int) -> None:
-        self.endpoint = endpoint
-        self.open: dict[Upstream, None] = {}
-        self.idle: list[Upstream] = []
-        self._idle_max = idle_max
-        url = urlsplit(endpoint.base_url)
-        self.host = url.hostname or ""
-        self.is_tls = url.scheme == "https"
-        self.port = url.port or (443 if self.is_tls else 80)
-        self._head = (
-            f"POST {url.path.rstrip('/')}/chat/completions HTTP/1.1\r\n"
-            f"host: {url.netloc.rpartition('@')[2]}\r\n"
-            "user-agent: tokenworks\r\n"
-            "accept-encoding: identity\r\n"
-            "content-type: application/json\r\n"
-            + (f"authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else "")
-        ).encode()
-
-    def message(self, body: bytes, request_id: str) -> bytes:
-        """A whole request."""
-        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._head,
-            request_id.encode(),
-            len(body),
-            body,
-        )
-
-    def keep(self, upstream: Upstream) -> None:
-        """Keep a connection for the next request."""
-        if len(self.idle) < self._idle_max:
-            self.idle.append(upstream)
-        else:
-            upstream.close()
-
-    def forget(self, upstream: Upstream) -> None:
-        """A connection is gone."""
-        self.open.pop(upstream, None)
-        if upstream in self.idle:
-            self.idle.remove(upstream)
-
-    def close(self) -> None:
-        """Close what is idle; what is in use ends with its request."""
-        self._idle_max = 0
-        for upstream in list(self.idle):
-            upstream.close()
-
-
-class Upstreams:
-    """All pools of a worker, by endpoint."""
-
-    def __init__(self, settings: Settings, errands: Errands) -> None:
-        self._settings = settings
-        self._errands = errands
-        self._pools: dict[str, Pool] = {}
-        self._retired: list[Pool] = []
-        self._tls: ssl.SSLContext | None = None
-        self._silence_ticks = -(-settings.endpoint_silence_ms // TICK_MS)
-        self._idle_ticks = -(-settings.endpoint_idle_ms // TICK_MS)
-
-    async def send(self, endpoint: Endpoint, sending: Sending) -> Upstream | Unreachable:
-        """Send a request and wait for the head of the answer.
-
-        A kept connection that breaks before the first byte was closed by the endpoint while it was idle: the request
-        goes out once more, on a new connection.
-        """
-        pool = self._pool(endpoint)
-        if pool.idle:
-            upstream = pool.idle.pop()
-            answer = await _exchange(upstream, pool, sending)
-            if isinstance(answer, Upstream) or answer.silent or upstream.touched:
-                return answer
-        connected = await self._connect(pool)
-        if isinstance(connected, Unreachable):
-            return connected
-        return await _exchange(connected, pool, sending)
-
-    def keep(self, endpoint_ids: set[str]) -> None:
-        """The catalog changed: close what leads to endpoints that left it."""
-        for endpoint_id in [known for known in self._pools if known not in endpoint_ids]:
-            self._retire(self._pools.pop(endpoint_id))
-
-    def tick(self) -> None:
-        """Every `TICK_MS`."""
-        for pool in (*self._pools.values(), *self._retired):
-            for upstream in list(pool.open):
-                upstream.tick(self._silence_ticks, self._idle_ticks)
-        self._retired = [pool for pool in self._retired if pool.open]
-
-    def close(self) -> None:
-        """Close all connections."""
-        for pool in (*self._pools.values(), *self._retired):
-            for upstream in list(pool.open):
-                upstream.close()
-
-    def _pool(self, endpoint: Endpoint) -> Pool:
-        pool = self._pools.get(endpoint.id)
-        if pool is not None and pool.endpoint is endpoint:
-            return pool
-        if pool is not None and _is_same_place(pool.endpoint, endpoint):
-            pool.endpoint = endpoint
-            return pool
-        if pool is not None:
-            self._retire(pool)
-        pool = self._pools[endpoint.id] = Pool(endpoint, self._settings.endpoint_idle_connections)
-        return pool
-
-    def _retire(self, pool: Pool) -> None:
-        pool.close()
-        self._retired.append(pool)
-
-    async def _connect(self, pool: Pool) -> Upstream | Unreachable:
-        wait: Wait[Upstream | Unreachable] = Wait()
-        self._errands.start(self._open(pool, wait.resolve))
-        return await wait
-
-    async def _open(self, pool: Pool, hand_over: Callable[[Upstream | Unreachable], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout_ms / 1000):
-                _, upstream = await loop.create_connection(
-                    lambda: Upstream(pool), pool.host, pool.port, ssl=self._tls_context() if pool.is_tls else None
-                )
-        except TimeoutError:
-            hand_over(Unreachable(f"no connection within {self._settings.connect_timeout_ms} ms"))
-        except (OSError, UnicodeError) as fault:
-            hand_over(Unreachable(f"no connection: {fault}"))
-        else:
-            # The request may have ended meanwhile; then the connection serves the next.
-            if not hand_over(upstream):
-                pool.keep(upstream)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls
-
-
-async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstream | Unreachable:
-    sending.sent_ns = clock.boot_ns()
-    upstream.begin(pool.message(sending.body, sending.request_id))
-    try:
-        await upstream.head()
-    except UpstreamBroken as fault:
-        upstream.let_go()
-        return Unreachable(str(fault))
-    except UpstreamSilent as fault:
-        upstream.let_go()
-        return Unreachable(str(fault), silent=True)
-    except Interrupt:
-        upstream.let_go()
-        raise
-    return upstream
-
-
-def _is_same_place(one: Endpoint, other: Endpoint) -> bool:
-    return (one.base_url, one.api_key) == (other.base_url, other.api_key)

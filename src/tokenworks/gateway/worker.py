@@ -22,12 +22,12 @@ from tokenworks.gateway.keeping import keep
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.office import BusOffice
+from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import TICK_MS, Server
 from tokenworks.gateway.shipper import Shipper, finished
 from tokenworks.gateway.succession import succeed
-from tokenworks.gateway.upstream import Upstreams
 from tokenworks.grid.dispatch import Board
 
 _BACKLOG = 4096

@@ -1,0 +1,181 @@
+"""Pools: the connections to endpoints, kept alive between requests, and the head of every request.
+
+Reports how an attempt went as values; which endpoint to try is decided elsewhere.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from tokenworks.base import clock
+from tokenworks.base.config import Settings
+from tokenworks.core.snapshot import Endpoint
+from tokenworks.gateway.flow import Errands, Interrupt, Wait
+from tokenworks.gateway.server import TICK_MS
+from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
+
+
+class Pool:
+    """The connections to one endpoint, and the head of every request to it."""
+
+    def __init__(self, endpoint: Endpoint, idle_max: int) -> None:
+        self.endpoint = endpoint
+        self.open: dict[Upstream, None] = {}
+        self.idle: list[Upstream] = []
+        self._idle_max = idle_max
+        url = urlsplit(endpoint.base_url)
+        self.host = url.hostname or ""
+        self.is_tls = url.scheme == "https"
+        self.port = url.port or (443 if self.is_tls else 80)
+        self._head = (
+            f"POST {url.path.rstrip('/')}/chat/completions HTTP/1.1\r\n"
+            f"host: {url.netloc.rpartition('@')[2]}\r\n"
+            "user-agent: tokenworks\r\n"
+            "accept-encoding: identity\r\n"
+            "content-type: application/json\r\n"
+            + (f"authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else "")
+        ).encode()
+
+    def message(self, body: bytes, request_id: str) -> bytes:
+        """A whole request."""
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            self._head,
+            request_id.encode(),
+            len(body),
+            body,
+        )
+
+    def opened(self, upstream: Upstream) -> None:
+        """A connection was made."""
+        self.open[upstream] = None
+
+    def keep(self, upstream: Upstream) -> None:
+        """Keep a connection for the next request."""
+        if len(self.idle) < self._idle_max:
+            self.idle.append(upstream)
+        else:
+            upstream.close()
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection is gone."""
+        self.open.pop(upstream, None)
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use ends with its request."""
+        self._idle_max = 0
+        for upstream in list(self.idle):
+            upstream.close()
+
+
+class Upstreams:
+    """All pools of a worker, by endpoint."""
+
+    def __init__(self, settings: Settings, errands: Errands) -> None:
+        self._settings = settings
+        self._errands = errands
+        self._pools: dict[str, Pool] = {}
+        self._retired: list[Pool] = []
+        self._tls: ssl.SSLContext | None = None
+        self._silence_ticks = -(-settings.endpoint_silence_ms // TICK_MS)
+        self._idle_ticks = -(-settings.endpoint_idle_ms // TICK_MS)
+
+    async def send(self, endpoint: Endpoint, sending: Sending) -> Upstream | Unreachable:
+        """Send a request and wait for the head of the answer.
+
+        A kept connection that breaks before the first byte was closed by the endpoint while it was idle: the request
+        goes out once more, on a new connection.
+        """
+        pool = self._pool(endpoint)
+        if pool.idle:
+            upstream = pool.idle.pop()
+            answer = await _exchange(upstream, pool, sending)
+            if isinstance(answer, Upstream) or answer.silent or upstream.touched:
+                return answer
+        connected = await self._connect(pool)
+        if isinstance(connected, Unreachable):
+            return connected
+        return await _exchange(connected, pool, sending)
+
+    def keep(self, endpoint_ids: set[str]) -> None:
+        """The catalog changed: close what leads to endpoints that left it."""
+        for endpoint_id in [known for known in self._pools if known not in endpoint_ids]:
+            self._retire(self._pools.pop(endpoint_id))
+
+    def tick(self) -> None:
+        """Every `TICK_MS`."""
+        for pool in (*self._pools.values(), *self._retired):
+            for upstream in list(pool.open):
+                upstream.tick(self._silence_ticks, self._idle_ticks)
+        self._retired = [pool for pool in self._retired if pool.open]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for pool in (*self._pools.values(), *self._retired):
+            for upstream in list(pool.open):
+                upstream.close()
+
+    def _pool(self, endpoint: Endpoint) -> Pool:
+        pool = self._pools.get(endpoint.id)
+        if pool is not None and pool.endpoint is endpoint:
+            return pool
+        if pool is not None and _is_same_place(pool.endpoint, endpoint):
+            pool.endpoint = endpoint
+            return pool
+        if pool is not None:
+            self._retire(pool)
+        pool = self._pools[endpoint.id] = Pool(endpoint, self._settings.endpoint_idle_connections)
+        return pool
+
+    def _retire(self, pool: Pool) -> None:
+        pool.close()
+        self._retired.append(pool)
+
+    async def _connect(self, pool: Pool) -> Upstream | Unreachable:
+        wait: Wait[Upstream | Unreachable] = Wait()
+        self._errands.start(self._open(pool, wait.resolve))
+        return await wait
+
+    async def _open(self, pool: Pool, hand_over: Callable[[Upstream | Unreachable], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_ms / 1000):
+                _, upstream = await loop.create_connection(
+                    lambda: Upstream(pool), pool.host, pool.port, ssl=self._tls_context() if pool.is_tls else None
+                )
+        except TimeoutError:
+            hand_over(Unreachable(f"no connection within {self._settings.connect_timeout_ms} ms"))
+        except (OSError, UnicodeError) as fault:
+            hand_over(Unreachable(f"no connection: {fault}"))
+        else:
+            # The request may have ended meanwhile; then the connection serves the next.
+            if not hand_over(upstream):
+                pool.keep(upstream)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+
+async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstream | Unreachable:
+    sending.sent_ns = clock.boot_ns()
+    upstream.begin(pool.message(sending.body, sending.request_id))
+    try:
+        await upstream.head()
+    except UpstreamBroken as fault:
+        upstream.let_go()
+        return Unreachable(str(fault))
+    except UpstreamSilent as fault:
+        upstream.let_go()
+        return Unreachable(str(fault), silent=True)
+    except Interrupt:
+        upstream.let_go()
+        raise
+    return upstream
+
+
+def _is_same_place(one: Endpoint, other: Endpoint) -> bool:
+    return (one.base_url, one.api_key) == (other.base_url, other.api_key)
