@@ -6,6 +6,7 @@ Nothing ticks by itself; `tick` does what a worker does four times a second.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Bench:
         """One streamed chat completion: the answer and the data of its events; `[DONE]` as it is."""
         async with self.client as client:
             answer = await client.post(PATH, json=BODY | {"stream": True} | fields)
-        lines = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+        lines = [line[5:].strip() for line in re.split("[\r\n]+", answer.text) if line.startswith("data:")]
         return answer, [line if line == "[DONE]" else json.loads(line) for line in lines]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -51,7 +51,8 @@ class Splitter:
         del held[:start]
         # A terminator has at most four bytes, of which up to three may already be here.
         self._scanned = max(0, len(held) - 3)
-        if len(held) > self._bytes_max:
+        # What is whole comes out first; the next bytes find an event that is too large already.
+        if len(held) > self._bytes_max and not events:
             raise EventTooLarge(f"an event of more than {self._bytes_max} bytes")
         return events
 

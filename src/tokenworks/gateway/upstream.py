@@ -216,7 +216,8 @@ class Upstream(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the answer."""
         name = name.lower()
-        if name in _KEPT:
+        # After the head come trailers; they say nothing about how the body was to be read.
+        if name in _KEPT and not self._head_done:
             self.headers[name] = value
 
     def on_headers_complete(self) -> None:
