@@ -7,6 +7,7 @@ from tokenworks.base import clock, log
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.gateway import answers, chat, reading
+from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
 
@@ -67,7 +68,8 @@ async def _pass_on(answer: Upstream) -> Outcome:
     """The endpoint's error about the customer's request, in OpenAI's shape."""
     body = b""
     try:
-        while len(body) < _ERROR_BYTES_MAX and (data := await answer.chunk()):
+        coded = plain(answer)
+        while len(body) < _ERROR_BYTES_MAX and (data := await coded.chunk()):
             body += data
     except (UpstreamBroken, UpstreamSilent) as fault:
         _log.warning("an endpoint's error could not be read", extra={"reason": str(fault)})
