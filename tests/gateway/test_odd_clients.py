@@ -116,18 +116,14 @@ def before_its_end(*, done: bool) -> Act:
     return act
 
 
+ONE = STREAM_HEAD + chunk(event({"content": "one"}))
 # Where the customer leaves: what the endpoint does, whether a stream is asked for, what is read before, what it costs.
 LEAVES: dict[str, tuple[Act, bool, bytes, int]] = {
     "before the head": (silent(), True, b"", COUNTED_INPUT),
     "before the head of a whole answer": (silent(), False, b"", COUNTED_INPUT),
     "after the head": (at_the_head(), True, b"", COUNTED_INPUT),
     "after the first word": (stuck_stream(WORDS[:1]), True, b"one", COUNTED_INPUT + 1),
-    "within a word": (
-        raw(STREAM_HEAD + chunk(event({"content": "one"})) + b"5\r\nda"),
-        True,
-        b"one",
-        COUNTED_INPUT + 1,
-    ),
+    "within a word": (raw(ONE + b"5\r\nda", keep=True), True, b"one", COUNTED_INPUT + 1),
     "after the last word": (before_its_end(done=False), True, b'"stop"', 15),
     "after the end": (before_its_end(done=True), True, b"[DONE]", 15),
 }

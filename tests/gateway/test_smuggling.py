@@ -1,4 +1,4 @@
-"""Requests that a proxy before us could read in another way, and clients that are slow: with bytes and without sockets."""
+"""Requests that a proxy before us could read in another way, and slow clients: with bytes and without sockets."""
 
 import pytest
 
