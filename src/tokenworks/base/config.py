@@ -142,7 +142,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer_bytes_max: Annotated[Positive, Meta(description="largest unstreamed answer, or largest streamed event")] = (
         64 << 20
     )
-    client_idle_ms: Annotated[Positive, Meta(description="idle time before a client connection is closed")] = 75_000
+    client_idle_ms: Annotated[
+        Positive, Meta(description="time a client may send nothing, or read nothing, before it is cut")
+    ] = 75_000
     connect_timeout_ms: Annotated[Positive, Meta(description="time to connect to an endpoint")] = 3_000
     endpoint_silence_ms: Annotated[Positive, Meta(description="longest silence of an endpoint within an answer")] = (
         120_000

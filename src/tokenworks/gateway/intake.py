@@ -201,6 +201,9 @@ class Intake:
         if self._head_bytes > self._header_bytes_max:
             self._refuse(_too_large_headers(self._header_bytes_max))
 
+    def _path(self) -> str:
+        return self._url.partition(b"?")[0].decode("latin-1")
+
     def _refuse(self, refusal: Refusal) -> None:
         self.refused = refusal
         raise _Refused
@@ -210,7 +213,7 @@ class Intake:
             wire=self._wire,
             request_id=self._request_id(),
             method=b"",
-            path="",
+            path=self._path(),
             headers={},
             body=b"",
             is_http_11=True,
