@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.test_server import Line, answers, post, status
-from gateway_bench import Bench, bench
+from gateway_bench import PATH, Bench, bench
 from supplier import DONE, STREAM_HEAD, Call, chunk, completion, event, usage
 from supplier import answer as http_answer
 from tokenworks.base.config import Settings
@@ -185,7 +185,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Generator[Rig]:
         runner.run(stack.aclose())
 
 
-async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, leaves_after: int) -> None:
+async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, path: str, leaves_after: int) -> None:
     """One request that is answered with this data in pieces; the customer leaves after so many bytes, 0 for never."""
 
     async def act(call: Call) -> bool:
@@ -197,7 +197,8 @@ async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, l
     gateway.supplier.acts.clear()
     gateway.supplier.default = act
     reader, writer = await asyncio.open_connection(*gateway.address)
-    writer.write(gateway.request(stream=is_stream).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
+    request = gateway.request(stream=is_stream).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+    writer.write(request.replace(PATH.encode(), path.encode(), 1))
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         await (reader.readexactly(leaves_after) if leaves_after else reader.read())
     writer.transport.abort()
@@ -208,15 +209,15 @@ async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, l
 
 
 @fuzz
-@given(streams, st.booleans(), st.sampled_from([0, 0, 1, 200, 400]))
+@given(streams, st.booleans(), st.sampled_from([PATH, "/v1/messages"]), st.sampled_from([0, 0, 1, 200, 400]))
 def test_answers_of_any_bytes(
-    rig: Rig, stream: tuple[bytes, list[bytes], str, int], is_stream: bool, leaves: int
+    rig: Rig, stream: tuple[bytes, list[bytes], str, int], is_stream: bool, path: str, leaves: int
 ) -> None:
     head, parts, framing, size = stream
     body = b"".join(map(chunk, filter(None, parts))) if framing != "bare" else b"".join(parts)
     data = head + body + (b"0\r\n\r\n" if framing == "chunked" else b"")
     data = data[: -len(data) // 3] if framing == "torn" else data
-    rig.runner.run(answered(rig.gateway, data, size, is_stream=is_stream, leaves_after=leaves))
+    rig.runner.run(answered(rig.gateway, data, size, is_stream=is_stream, path=path, leaves_after=leaves))
     rig.check()
 
 
