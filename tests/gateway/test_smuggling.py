@@ -127,6 +127,12 @@ def test_what_is_odd_and_clear_is_served(name: str, size: int) -> None:
     assert all(b"authorization" not in exchange.headers for exchange in line.exchanges)
 
 
+def test_very_many_offers_at_once_are_not_read_again_and_again() -> None:
+    line = Line(settings=Settings())
+    written = line.feed(post(b"hi", "connection: upgrade", "upgrade: h2c") * 5_000)
+    assert [status(each) for each in answers(written)] == [200, 400]
+
+
 def test_a_body_in_very_many_parts() -> None:
     line = Line(settings=Settings())
     assert bodies(line.feed(CHUNKS + b"2\r\nhi\r\n" * 5_000 + b"0\r\n\r\n")) == [b"[" + b"hi" * 5_000 + b"]"]

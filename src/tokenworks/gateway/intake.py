@@ -25,7 +25,7 @@ _OTHER_CODING = Refusal(Code.MALFORMED_REQUEST, "Only the transfer encoding chun
 _OLD_CODING = Refusal(Code.MALFORMED_REQUEST, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
 _OTHER_VERSION = Refusal(Code.MALFORMED_REQUEST, "Only HTTP/1.1 and HTTP/1.0 are understood.")
 _NO_HOST = Refusal(Code.MALFORMED_REQUEST, "The header host is missing.")
-_TUNNEL = Refusal(Code.MALFORMED_REQUEST, "Tunnels are not offered.")
+_TUNNEL = Refusal(Code.MALFORMED_REQUEST, "Other protocols are not offered. Use plain HTTP/1.1.")
 
 
 class _Refused(Exception):
@@ -38,7 +38,7 @@ class Intake:
     __slots__ = (
         *("ready", "refused", "owes_continue", "idle_ticks", "reading_ticks"),
         *("_header_bytes_max", "_body_bytes_max", "_pipelined_max", "_wire", "_request_id", "_expected", "_parser"),
-        *("_counts_head", "_in_head", "_is_http_11", "_url", "_headers", "_head_bytes", "_fed"),
+        *("_counts_head", "_in_head", "_is_http_11", "_is_without_offer", "_url", "_headers", "_head_bytes", "_fed"),
         *("_parts", "_gathered", "_body_bytes"),
     )
 
@@ -56,7 +56,7 @@ class Intake:
         self._request_id = request_id
         self._expected = expected
         self._parser = httptools.HttpRequestParser(self)
-        self._counts_head = False
+        self._counts_head = self._is_without_offer = False
         self.on_message_begin()
 
     @property
@@ -181,13 +181,17 @@ class Intake:
         without the offer, and what follows with it.
         """
         offer = self.ready.pop()
-        if offer.method == b"CONNECT":
+        # A client waits for what becomes of its offer; one that does not would have everything read again and again.
+        if offer.method == b"CONNECT" or self._is_without_offer:
             self.refused = _TUNNEL
             return self.ready.append(self._refusal(_TUNNEL))
         lines = [b"%b: %b" % header for header in offer.headers.items()]
         lines += [] if offer.keep_alive else [b"connection: close"]
         self._parser = httptools.HttpRequestParser(self)
-        return self.feed(b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (offer.method, self._url, b"\r\n".join(lines)) + rest)
+        self._is_without_offer = True
+        self.feed(b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (offer.method, self._url, b"\r\n".join(lines)) + rest)
+        self._is_without_offer = False
+        return None
 
     def _check_version(self) -> None:
         self._is_http_11 = False
