@@ -93,7 +93,8 @@ def test_requests_of_any_bytes(parts: list[bytes], cuts: list[int], is_good_firs
         assert finals[len(finals) - len(refused) :] == refused
         assert len(line.exchanges) == finals.count(200)
         assert not refused or line.transport.ended or line.transport.closed
-    if not whole.transport.closed:
+    # Of offers that come at once only the first is read over; of those that come apart each is.
+    if not whole.transport.closed and b"Other protocols" not in whole.transport.written:
         assert [served(each) for each in whole.exchanges] == [served(each) for each in cut.exchanges]
 
 
