@@ -16,8 +16,8 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tariff import Rate, Tariff, bound
 
 NO_CAPS: Mapping[str, int] = {}
-# No ledger grants more leases than these in a second, on average over an epoch's life.
-_LEASE_IDS_PER_SECOND = 1 << 20
+# No ledger grants more leases than these in a millisecond, on average over an epoch's life.
+_LEASE_IDS_PER_MS = 1 << 11
 
 RESERVED = Refusal(
     Code.BALANCE_RESERVED,
@@ -34,9 +34,9 @@ _WORKER_AT_CAP = Refusal(
 def first_lease_id(epoch: int) -> int:
     """Above every lease id of an earlier epoch, also of one that the ledger has forgotten with what it lost.
 
-    An epoch is named by the second it began in. Ids stay below 2⁵³, which JSON's readers can count to, until 2242.
+    An epoch is named by the millisecond it began in. Ids stay below 2⁵³, which JSON's readers can count to, until 2109.
     """
-    return epoch * _LEASE_IDS_PER_SECOND
+    return epoch * _LEASE_IDS_PER_MS
 
 
 class LeaseRequest(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ a new epoch begins, and until it is settled nothing is granted, expired or recla
 journals again, which registers lost leases and posts lost usage. The epoch is settled when every site of gateways that
 the ledger knows has shipped all it has, when nobody may come any more, or when an operator says so.
 
-A new database is noticed by its system identifier and its WAL timeline. An epoch is named by the second it began in, so
+A new database is noticed by its system identifier and its WAL timeline. An epoch is named by the millisecond it began in, so
 that no restored ledger gives a name again that a lost one gave.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from tokenworks.base.clock import MS, SECOND
+from tokenworks.base.clock import MS
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.core.leasing import first_lease_id
@@ -128,7 +128,7 @@ class Epochs:
         async with transaction(self._pool, STREAM, now_ns) as conn:
             row = await (await conn.execute("SELECT max(epoch) FROM ledger_epoch")).fetchone()
             before = row[0] if row and row[0] is not None else 0
-            epoch = max(now_ns // SECOND, before + 1)
+            epoch = max(now_ns // MS, before + 1)
             await conn.execute(
                 f"""
                 INSERT INTO ledger_epoch (epoch, cluster, timeline, why, started_at_ns, settle_until_ns)

@@ -29,7 +29,7 @@ from tokenworks.sim.posting import ship
 from tokenworks.sim.state import EndRow, EpochRow, LeaseRow, SoldRow, State
 
 _SNAPSHOT_EVERY = 64
-_SECOND_NS = 1_000_000_000
+_MS_NS = 1_000_000
 _UNSETTLED = Refusal(Code.LEASE_UNAVAILABLE, "The ledger waits for what its gateways have in their journals.")
 
 
@@ -209,7 +209,7 @@ class Store:
 
     def _begin(self, begin: Begin) -> int:
         state = self.state
-        number = max(begin.at_ns // _SECOND_NS, max(state.epochs, default=0) + 1)
+        number = max(begin.at_ns // _MS_NS, max(state.epochs, default=0) + 1)
         is_first = begin.why == "created"
         state.epochs[number] = EpochRow(number, begin.at_ns, is_settled=is_first)
         if not is_first:
