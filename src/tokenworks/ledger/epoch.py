@@ -5,8 +5,8 @@ a new epoch begins, and until it is settled nothing is granted, expired or recla
 journals again, which registers lost leases and posts lost usage. The epoch is settled when every site of gateways that
 the ledger knows has shipped all it has, when nobody may come any more, or when an operator says so.
 
-A new database is noticed by its system identifier and its WAL timeline. An epoch is named by the millisecond it began in, so
-that no restored ledger gives a name again that a lost one gave.
+A new database is noticed by its system identifier and its WAL timeline. An epoch is named by the millisecond it began
+in, so that no restored ledger gives a name again that a lost one gave.
 """
 
 from typing import Literal
