@@ -148,7 +148,8 @@ async def test_a_herd_costs_few_decisions_and_one_recall() -> None:
     decided = len(desk.decided)
     waits_too = waits(line, *(wants(number) for number in range(500, 600)))
     await settled()
-    assert len(desk.decided) == decided
+    # On a slow machine the line may have looked again by its timer, once for all of them.
+    assert len(desk.decided) <= decided + 1
     line.stop()
     assert {(await task).refusal for task in asked + waits_too} == {RESERVED}
 
