@@ -280,6 +280,18 @@ def scripted(answer: Answering) -> Carrier:
     return Carrier("scripted", http)
 
 
+def losing_the_first(asked: list[bytes]) -> Carrier:
+    """A carrier that pays, and whose first answer does not arrive; `asked` collects what it was asked."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.content)
+        if len(asked) == 1:
+            raise httpx2.ReadError("lost", request=request)
+        return payment_for(request)
+
+    return scripted(answer)
+
+
 def payment_for(request: httpx2.Request, status: str = "succeeded", **changes: object) -> httpx2.Response:
     """The payment that a carrier makes of a request, with changes to the payment's top level."""
     asked = json.loads(request.content)["amountTransaction"]

@@ -1,6 +1,5 @@
 """Credit offers: a limit for each period, owed as it is spent, put on the phone bill or paid by invoice."""
 
-import httpx2
 import pytest
 
 from shop.shopfront import LE as SELLER
@@ -12,10 +11,9 @@ from shop.shopfront import (
     balances,
     credit,
     faults,
+    losing_the_first,
     opened,
     paid,
-    payment_for,
-    scripted,
     with_credit,
 )
 from tokenworks.base.database import Pool
@@ -232,14 +230,7 @@ async def test_the_rest_of_a_package_and_credit_in_one_request(database: Pool) -
 async def test_a_carrier_that_does_not_answer_charges_once(database: Pool) -> None:
     """The first answer is lost: the same charge is asked again, and an invoice cannot pay it meanwhile."""
     asked: list[bytes] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request.content)
-        if len(asked) == 1:
-            raise httpx2.ReadError("lost", request=request)
-        return payment_for(request)
-
-    shop = await opened(database, scripted(answer))
+    shop = await opened(database, losing_the_first(asked))
     await with_credit(shop)
     await shop.desk.place(shop.customer.id, "credit", ORDER)
     await shop.use(Tokens(5 * MILLION))

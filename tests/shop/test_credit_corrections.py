@@ -1,9 +1,8 @@
 """Use on credit given back: less is owed, or it is owed back once paid; and what is given up is never asked for."""
 
-import httpx2
 import pytest
 
-from shop.shopfront import Shop, balances, faults, ground, opened, paid, payment_for, scripted, with_credit
+from shop.shopfront import Shop, balances, faults, ground, losing_the_first, opened, paid, with_credit
 from shop.test_credit import ORDER, OWED, agreed, collect, receive, wallet
 from tokenworks.base.database import Pool
 from tokenworks.core.amounts import MILLION, exact, parse
@@ -76,15 +75,7 @@ async def test_a_refund_of_what_was_paid_is_owed_back_and_settled_with_the_next_
 
 
 async def test_what_a_carrier_is_being_asked_for_may_be_paid_already(database: Pool) -> None:
-    asked: list[bytes] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request.content)
-        if len(asked) == 1:
-            raise httpx2.ReadError("lost", request=request)
-        return payment_for(request)
-
-    shop = await opened(database, scripted(answer))
+    shop = await opened(database, losing_the_first([]))
     await with_credit(shop)
     await shop.desk.place(shop.customer.id, "credit", ORDER)
     await shop.use(Tokens(5 * MILLION))

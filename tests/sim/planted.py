@@ -1,7 +1,7 @@
 """Planted bugs: each a small patch, switched on by name, that makes one function of the product subtly wrong.
 
-A bug of the ledger's tables is planted into the store that stands for them. `PLANTED` gives for each a seed that finds
-it; `python tests/sim/search.py` looks for such seeds.
+A bug of the ledger's tables is planted into the store that stands for them. `test_planted` has a seed that finds
+each; `python tests/sim/search.py` looks for such seeds.
 """
 # ruff: noqa: ARG005 - a wrong variant need not look at what the right one looks at
 

@@ -28,6 +28,7 @@ class _Result(Protocol):
 
 
 Found = TypeVar("Found", bound=_Result)
+Plan = TypeVar("Plan")
 
 
 @bench.callback()
@@ -48,7 +49,7 @@ def gateway(
     from tokenworks.cli.bench_gateway import show
 
     plan = measurement.Plan(seconds=seconds, accounts=accounts, connections=connections, runs=runs)
-    _measured(lambda settings, say: measurement.measure(settings, plan, say), measurement.FAULTS, show, json=json)
+    _measured(measurement.measure, plan, measurement.FAULTS, show, json=json)
 
 
 @bench.command()
@@ -64,9 +65,7 @@ def ledger(
     from tokenworks.cli.bench_books import show_ledger
 
     plan = measurement.Plan(seconds=seconds, accounts=accounts, batch=batch, runs=runs)
-    _measured(
-        lambda settings, say: measurement.measure(settings, plan, say), measurement.FAULTS, show_ledger, json=json
-    )
+    _measured(measurement.measure, plan, measurement.FAULTS, show_ledger, json=json)
 
 
 @bench.command()
@@ -82,13 +81,12 @@ def metering(
     from tokenworks.cli.bench_books import show_metering
 
     plan = measurement.Plan(records=records, accounts=accounts, journals=journals, runs=runs)
-    _measured(
-        lambda settings, say: measurement.measure(settings, plan, say), measurement.FAULTS, show_metering, json=json
-    )
+    _measured(measurement.measure, plan, measurement.FAULTS, show_metering, json=json)
 
 
 def _measured(
-    measure: "Callable[[Settings, Callable[[str], None]], Found]",
+    measure: "Callable[[Settings, Plan, Callable[[str], None]], Found]",
+    plan: Plan,
     faults: tuple[type[Exception], ...],
     show: "Callable[[Console, Found], None]",
     *,
@@ -105,7 +103,7 @@ def _measured(
     out = render.console()
     with told():
         try:
-            result = measure(config.load(), _quiet if json else lambda step: _say(out, step))
+            result = measure(config.load(), plan, _quiet if json else lambda step: _say(out, step))
         except faults as fault:
             raise CommandFault(str(fault)) from fault
     if json:

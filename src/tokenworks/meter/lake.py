@@ -19,7 +19,7 @@ from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import transaction
 from tokenworks.meter import lake_files
 from tokenworks.meter.lake_files import COLUMNS, WORK, LakeFault, LakeFile, Sums
-from tokenworks.meter.partitions import DAY_NS
+from tokenworks.meter.partitions import OPENED_ON
 from tokenworks.meter.tables import LAKE, STREAM, first_id
 
 LAKE_STREAM = "lake"
@@ -195,7 +195,7 @@ def _lines(name: str, amounts: tuple[str, ...]) -> str:
 
 
 _EXPRESSIONS = {
-    "day": f"DATE '1970-01-01' + (r.opened_at_ns / {DAY_NS})::integer",
+    "day": OPENED_ON,
     "counted": "to_json(r.counted)",
     "reported": "to_json(r.reported)",
     "flags": "to_json(r.flags)",

@@ -7,11 +7,11 @@ from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.verify import EXAMPLES_MAX, Check, Query, run
 from tokenworks.meter import lake, lake_files
 from tokenworks.meter.lake_files import LakeFile
-from tokenworks.meter.partitions import DAY_NS
+from tokenworks.meter.partitions import OPENED_ON
 from tokenworks.meter.tables import TOKEN_COLUMNS, first_id
 
 _RECORDS = f"""
-    SELECT e.from_seq, e.through_seq, (DATE '1970-01-01' + (r.opened_at_ns / {DAY_NS})::integer)::text AS day,
+    SELECT e.from_seq, e.through_seq, ({OPENED_ON})::text AS day,
         count(*) AS records, sum({" + ".join(f"r.{name}" for name in TOKEN_COLUMNS)}) AS tokens,
         coalesce(sum(c.charged), 0) AS charged, coalesce(sum(c.revenue), 0) AS revenue, coalesce(sum(a.cost), 0) AS cost
     FROM lake_export e JOIN usage_record r

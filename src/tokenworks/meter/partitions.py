@@ -16,6 +16,8 @@ from tokenworks.meter.tables import STREAM
 DAYS_AHEAD = 2
 
 DAY_NS = 24 * 60 * 60 * clock.SECOND
+# The day of a record `r`, in SQL.
+OPENED_ON = f"DATE '1970-01-01' + (r.opened_at_ns / {DAY_NS})::integer"
 _NS_MAX = (1 << 63) - 1
 
 

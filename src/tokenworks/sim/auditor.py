@@ -7,6 +7,7 @@ ledger or with the decisions of `core`. `after` is called for every committed co
 from collections import defaultdict
 from itertools import islice
 
+from tokenworks.core.bucket import Bucket
 from tokenworks.core.metering import Record
 from tokenworks.sim import rating
 from tokenworks.sim.commands import Done, Grant, Reclaim, Sell, Settle, Ship
@@ -111,17 +112,17 @@ class Auditor:
                     self._granted_ns[lease.lease_id] = self._now_ns
                     if lease.amount <= 0:
                         self.say("empty lease", f"lease {lease.lease_id} of {lease.amount}")
-                    self._check_cap(lease.bucket.id, lease.bucket.unit, done.command.at_ns, state)
+                    self._check_cap(lease.bucket, done.command.at_ns, state)
 
-    def _check_cap(self, bucket_id: str, unit: str, at_ns: int, state: State) -> None:
+    def _check_cap(self, bucket: Bucket, at_ns: int, state: State) -> None:
         """What workers hold of an account when more was just granted."""
+        account, unit = bucket.billing_account_id, bucket.unit
         cap = rating.caps(self._scene.settings.lease_cap_account).get(unit)
-        (owned,) = (buckets for buckets in state.owned.values() if bucket_id in buckets)
-        terms = [state.buckets[each].terms for each in owned]
+        terms = [state.buckets[each].terms for each in state.owned[account]]
         valid = [each.id for each in terms if each.unit == unit and each.valid_from_ns <= at_ns < each.valid_to_ns]
         held = sum(state.leased.get(each, 0) for each in valid)
         if cap is not None and held > cap:
-            self.say("above the cap", f"{bucket_id}: workers hold {held} {unit} of the account, the cap is {cap}")
+            self.say("above the cap", f"{account}: workers hold {held} {unit}, the cap is {cap}")
 
     def _check_reclaim(self, state: State, reclaim: Reclaim) -> None:
         self._check_settled(state)
@@ -154,9 +155,9 @@ class Auditor:
         for line in record.lines:
             end = state.ends.get(line.charge.lease_id)
             is_reclaimed = end is not None and end.how == "reclaimed"
-            is_lost = line.charge.bucket_id in self._facts.lost_sales or self._settled_late
-            # A lease that its worker had written down where the hole is cannot be registered again.
-            is_lost = is_lost or (self._facts.holes and self._facts.went_back)
+            # A lease that its worker had written down where a hole is cannot be registered again.
+            is_in_hole = self._facts.holes and self._facts.went_back
+            is_lost = line.charge.bucket_id in self._facts.lost_sales or self._settled_late or is_in_hole
             if not (line.proven or is_reclaimed or is_lost):
                 lease = f"lease {line.charge.lease_id}"
                 self.say("unproven without reason", f"{record.opening.request_id}: {lease} was not reclaimed")
