@@ -36,7 +36,7 @@ def names(turn: list[Waiting]) -> str:
 async def test_live_ones_go_together_and_alternate_with_a_backlog() -> None:
     turns = Turns()
     for number in range(5):
-        turns.add(waiting(f"b{number}", 3 * MIB // 2, behind=9 * MIB))
+        turns.add(waiting(f"b{number}", 3 * BACKLOG_BYTES // 8, behind=9 * MIB))
     for number in range(3):
         turns.add(waiting(f"l{number}", LIVE_BYTES // 2, behind=0))
     taken = [names(turns.next()) for _ in range(6)]
@@ -52,7 +52,9 @@ async def test_one_that_is_larger_than_a_turn_has_a_turn_alone() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    arrivals=st.lists(st.lists(st.tuples(st.booleans(), st.integers(1, 5 * MIB)), max_size=4), min_size=1, max_size=30)
+    arrivals=st.lists(
+        st.lists(st.tuples(st.booleans(), st.integers(1, BACKLOG_BYTES + MIB)), max_size=4), min_size=1, max_size=30
+    )
 )
 def test_nobody_waits_for_ever(arrivals: list[list[tuple[bool, int]]]) -> None:
     """Between two turns with anything live waiting there is one turn of the backlog at most, and the reverse."""

@@ -16,13 +16,13 @@ async def used(pool: Pool, wanted: Wanted | None = None) -> list[Used]:
         return await usage_hours.summary(conn, wanted or Wanted())
 
 
-def close(book: Journal, opening: int, closed_at_ns: int, *charges: Charge) -> None:
-    """A request with an attempt that failed, in another currency, and one that served."""
+def close(book: Journal, opening: int, closed_at_ns: int, *charges: Charge, attempts: int = 2) -> None:
+    """A request with an attempt that served, and before it one that failed, in another currency, if there were two."""
     tokens = sum((one.tokens for one in charges), Tokens())
     tries = (
         Attempt("ep", "sup", "buy@1", "USD", Tokens(), 5, "endpoint_broken", 1, 0, 2),
         Attempt("ep2", "sup", "buy@1", "CNY", tokens, 7, "finished", 2, 3, 4),
-    )
+    )[2 - attempts :]
     book.add(Closing(opening, closed_at_ns, "finished", "reported", tokens, tokens, tokens, (), charges, tries, 2))
 
 
@@ -71,4 +71,29 @@ async def test_unproven_and_uncharged_requests_count(database: Pool) -> None:
     await usage_hours.keep_up(database)
     sums = {each.unit: (each.requests, each.charged, each.unproven) for each in await used(database)}
     assert sums == {"token": (2, 0, 51), "": (1, 0, 0), "CNY": (0, 0, 0), "USD": (0, 0, 0)}
+    assert await faults(database) == []
+
+
+async def test_what_is_kept_of_requests_of_every_shape_is_what_the_records_say(database: Pool) -> None:
+    """Requests with one charge and one attempt are summed another way than those with more."""
+    await sell(database, bucket("b"), granted=1_000, net=2_000)
+    held = await lease(database, 1, 500)
+    book = Journal()
+    for attempts in (0, 1, 2):
+        close(book, book.open(held), 1, attempts=attempts)
+        close(book, book.open(held), 1, charge(held, 10), attempts=attempts)
+        close(book, book.open(held), 1, charge(held, 20), charge(held, 30), attempts=attempts)
+        close(book, book.open(held), 1, charge(held, 501), attempts=attempts)
+        close(book, book.open(), 1, attempts=attempts)
+    assert (await book.ship(database)).fault == ""
+    seen = await used(database)
+    await usage_hours.keep_up(database)
+    assert await used(database) == seen
+    sums = {each.unit: (each.requests, each.charged, each.unproven, each.revenue, each.cost) for each in seen}
+    assert sums == {
+        "token": (12, 180, 1_503, 0, 0),
+        "": (3, 0, 0, 0, 0),
+        "CNY": (0, 0, 0, 360, 70),
+        "USD": (0, 0, 0, 0, 25),
+    }
     assert await faults(database) == []

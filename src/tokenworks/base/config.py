@@ -82,9 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         20
     )
     ship_batch_bytes: Annotated[int, Meta(ge=65536, le=4 << 20, description="most journal bytes sent at once")] = (
-        2 << 20
+        4 << 20
     )
-
     ship_confirm_ms: Annotated[
         Positive, Meta(description="longest time a worker with nothing to ship leaves the ledger unasked what it has")
     ] = 5_000

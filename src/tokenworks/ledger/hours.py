@@ -37,6 +37,8 @@ async def _add_up(pool: Pool, stream: str) -> int:
         upto = min(int(head[0]) if head else 0, done + SEALS_AT_ONCE)
         if upto <= done:
             return 0
+        # The planner cannot know how much is joined, and to go through all postings for each transfer takes minutes.
+        await conn.execute("SET LOCAL enable_nestloop = off")
         await conn.execute(_ADD, {"stream": stream, "done": done, "upto": upto, "hour": HOUR_NS})
         await conn.execute("UPDATE hours_cursor SET seq = %s WHERE stream = %s", (upto, stream))
         return upto - done

@@ -5,7 +5,7 @@ charges are made of are in `tokenworks_tokens_total`. Counting is on the way of 
 plain numbers, and the client library is asked only when somebody reads them.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -42,8 +42,11 @@ class Metrics(Collector):
         self._shipments += 1
         self._repeats += outcome.repeats
         self._unproven += outcome.unproven
+        of_model: defaultdict[str, list[Record]] = defaultdict(list)
         for record in outcome.records:
-            self._models[record.opening.model].add(record)
+            of_model[record.opening.model].append(record)
+        for model, records in of_model.items():
+            self._models[model].add(records)
 
     def gap(self) -> None:
         """Count a shipment that was refused because bytes before it are missing."""
@@ -118,9 +121,16 @@ class _Histogram:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 
-    def add(self, value: int) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def add(self, values: list[int]) -> None:
+        # Sorted once, the values up to each bound are counted by one search for it.
+        values.sort()
+        before = 0
+        for place, bound in enumerate(self._bounds):
+            upto = bisect_right(values, bound, before)
+            self._counts[place] += upto - before
+            before = upto
+        self._counts[-1] += len(values) - before
+        self.total += sum(values)
 
     def buckets(self, divisor: int) -> list[tuple[str, float]]:
         """As the text format has them: counted up, bounds in the metric's unit."""
@@ -143,19 +153,21 @@ class _OfModel:
         self.tokens = [0] * len(CLASSES)
         self.endings: Counter[tuple[str, str]] = Counter()
 
-    def add(self, record: Record) -> None:
-        closing = record.closing
-        counts = closing.tokens.each()
-        for place, count in enumerate(counts):
-            if count:
-                self.tokens[place] += count
-        self.read.add(counts[0] + counts[1] + counts[2])
-        self.written.add(counts[3] + counts[4])
-        if closing.first_token_after_ns > 0:
-            self.first_token.add(closing.first_token_after_ns)
-        error = "" if closing.ending == "finished" else closing.ending
-        self.duration[error].add(max(0, closing.closed_at_ns - record.opening.opened_at_ns))
-        self.endings[closing.basis, closing.ending] += 1
+    def add(self, records: list[Record]) -> None:
+        counts = [record.closing.tokens.each() for record in records]
+        for place, of_class in enumerate(zip(*counts, strict=True)):
+            self.tokens[place] += sum(of_class)
+        self.read.add([each[0] + each[1] + each[2] for each in counts])
+        self.written.add([each[3] + each[4] for each in counts])
+        closings = [record.closing for record in records]
+        self.first_token.add([each.first_token_after_ns for each in closings if each.first_token_after_ns > 0])
+        lasted: defaultdict[str, list[int]] = defaultdict(list)
+        for record in records:
+            closing = record.closing
+            lasted[closing.ending].append(max(0, closing.closed_at_ns - record.opening.opened_at_ns))
+        for ending, values in lasted.items():
+            self.duration["" if ending == "finished" else ending].add(values)
+        self.endings.update([(each.basis, each.ending) for each in closings])
 
 
 def _durations() -> _Histogram:

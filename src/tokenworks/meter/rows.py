@@ -4,8 +4,9 @@ A record is one row with its charges and attempts in it. Making the text takes m
 one expression over names that are looked up in their written form.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from tokenworks.ledger.copied import composites, elements, nested, plain, rememb
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter import partitions
 from tokenworks.meter.tables import EXTENSION, OPENING, RECORD, first_id
+
+Part = TypeVar("Part")
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -51,7 +54,7 @@ def _grown(batch: Written) -> Iterator[str]:
         opening = grown.opening
         yield (
             f"{remembered[batch.journal_id]}\t{grown.position}\t{grown.at}\t{opening.input_max}\t"
-            f"{opening.output_max}\t{_reserved(opening.reserved)}"
+            f"{opening.output_max}\t{_each(_part, opening.reserved)}"
         )
 
 
@@ -77,7 +80,7 @@ def _record(record: Record) -> str:
         f"{tokens.input}\t{tokens.cached_input}\t{tokens.cache_write}\t{tokens.output}\t{tokens.reasoning}\t"
         f"{{{counted.input},{counted.cached_input},{counted.cache_write},{counted.output},{counted.reasoning}}}\t"
         f"{_NULL if reported is None else f'{{{_counts(reported)}}}'}\t{elements(flags) if flags else '{}'}\t"
-        f"{composites(map(_charge, record.lines))}\t{composites(map(_attempt, closing.attempts))}"
+        f"{_each(_charge, record.lines)}\t{_each(_attempt, closing.attempts)}"
     )
 
 
@@ -86,12 +89,13 @@ def _opening(opening: Opening) -> str:
         f"{plain(opening.request_id)}\t{opening.opened_at_ns}\t{remembered[opening.legal_entity_id]}\t"
         f"{remembered[opening.billing_account_id]}\t{remembered[opening.key_id]}\t{remembered[opening.model]}\t"
         f"{'t' if opening.stream else 'f'}\t{opening.input_max}\t{opening.output_max}\t"
-        f"{_reserved(opening.reserved)}"
+        f"{_each(_part, opening.reserved)}"
     )
 
 
-def _reserved(parts: tuple[Reserved, ...]) -> str:
-    return composites(map(_part, parts))
+def _each(text_of: Callable[[Part], str], parts: tuple[Part, ...]) -> str:
+    """The parts as an array; nearly always there is one."""
+    return f'{{"({text_of(parts[0])})"}}' if len(parts) == 1 else composites(map(text_of, parts))
 
 
 def _part(part: Reserved) -> str:

@@ -13,9 +13,9 @@ import msgspec
 from tokenworks.meter.posting import Posted
 from tokenworks.meter.shipments import Shipment
 
-# A turn of a few milliseconds, and one of some hundreds.
+# A turn of some milliseconds, and one of up to a second.
 LIVE_BYTES = 512 << 10
-BACKLOG_BYTES = 4 << 20
+BACKLOG_BYTES = 8 << 20
 
 
 class Waiting(msgspec.Struct, frozen=True, eq=False):

@@ -154,9 +154,32 @@ TRUE = f"SELECT {_KEYS}, {_SUMS} FROM ({_records(_COVERED)}) x GROUP BY {_KEYS}"
 
 _ALL = f"{KEPT} UNION ALL {_records('r.id >= %(uncovered)s')}"
 
+# Nearly every record has one charge and one attempt: of these, once around is enough, and lines are told apart after.
+_FEW = "cardinality(r.charges) <= 1 AND cardinality(r.attempts) <= 1"
+_MANY = "(cardinality(r.charges) > 1 OR cardinality(r.attempts) > 1)"
+_WITHIN = "r.id >= %(uncovered)s AND r.id < %(upto)s"
+_OF_TOLD = "hour_ns, legal_entity_id, billing_account_id, model"
+
 _ADD = f"""
+    WITH told AS MATERIALIZED (
+        SELECT r.closed_at_ns - mod(r.closed_at_ns, {HOUR_NS}) AS hour_ns, r.legal_entity_id, r.billing_account_id,
+            r.model, coalesce(r.charges[1].unit, r.reserved[1].unit, '') AS unit, r.charges[1].currency AS earned_in,
+            r.attempts[1].currency AS paid_in, count(*) AS requests,
+            {", ".join(f"coalesce(sum(r.charges[1].{name}), 0) AS {name}" for name in TOKEN_COLUMNS)},
+            coalesce(sum(r.charges[1].amount) FILTER (WHERE r.charges[1].proven), 0) AS charged,
+            coalesce(sum(r.charges[1].amount) FILTER (WHERE NOT r.charges[1].proven), 0) AS unproven,
+            coalesce(sum(r.charges[1].revenue), 0) AS revenue, coalesce(sum(r.attempts[1].cost), 0) AS cost
+        FROM usage_record r WHERE {_WITHIN} AND {_FEW} GROUP BY 1, 2, 3, 4, 5, 6, 7)
     INSERT INTO usage_hour AS h ({_COLUMNS})
-    SELECT {_KEYS}, {_SUMS} FROM ({_records("r.id >= %(uncovered)s AND r.id < %(upto)s")}) x
+    SELECT {_KEYS}, {_SUMS} FROM (
+        SELECT {_OF_TOLD}, unit, requests, {", ".join(TOKEN_COLUMNS)}, charged, unproven, 0 AS revenue, 0 AS cost
+        FROM told
+        UNION ALL
+        SELECT {_OF_TOLD}, earned_in, 0, {_NONE}, 0, 0, revenue, 0 FROM told WHERE revenue <> 0
+        UNION ALL
+        SELECT {_OF_TOLD}, paid_in, 0, {_NONE}, 0, 0, 0, cost FROM told WHERE cost <> 0
+        UNION ALL
+        {_records(f"{_WITHIN} AND {_MANY}")}) x
     GROUP BY {_KEYS} ORDER BY {_KEYS}
     ON CONFLICT ({_KEYS}) DO UPDATE SET {", ".join(f"{name} = h.{name} + excluded.{name}" for name in _MEASURES)}
 """  # noqa: S608 - columns of ours
