@@ -7,27 +7,35 @@ from dataclasses import dataclass, field
 import virtual_time
 from ledger.books import ask
 from tokenworks.core.leasing import RESERVED, LeaseReply, LeaseRequest
+from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.wire import Recall
 from tokenworks.ledger.waiting import AT_ONCE, WaitingLine
 
 GRANTED = LeaseReply()
 WAIT = LeaseReply(refusal=RESERVED)
+AWAY = Refusal(Code.LEASE_UNAVAILABLE, "The ledger cannot be reached now.")
 
 
 @dataclass
 class Desk:
-    """Grants as many requests as there are `places`; `decided` are the sequences of each decision."""
+    """Grants as many requests as there are `places`; `decided` are the sequences of each decision.
+
+    `is_away`: it cannot tell.
+    """
 
     places: int = 0
     decided: list[list[int]] = field(default_factory=list)
     recalls: list[Recall] = field(default_factory=list)
     release: asyncio.Event | None = None
+    is_away: bool = False
 
     async def grant(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
         self.decided.append([request.sequence for request in requests])
         places, self.places = self.places, max(0, self.places - len(requests))
         if self.release is not None:
             await self.release.wait()
+        if self.is_away:
+            return [LeaseReply(refusal=AWAY)] * len(requests)
         return [GRANTED if place < places else WAIT for place in range(len(requests))]
 
     async def recall(self, recall: Recall) -> None:
@@ -170,3 +178,26 @@ async def test_other_accounts_and_models_do_not_wait_behind() -> None:
     assert (await asyncio.wait_for(asked[1], 5)).refusal is None
     line.stop()
     await asked[0]
+
+
+async def test_a_no_stays_a_no_for_who_asks_again_under_the_same_name() -> None:
+    """A repeated message that arrives after the answer must not be granted what nobody waits for."""
+    desk = Desk()
+    line = desk.line()
+    (asked,) = waits(line, wants(1))
+    await settled()
+    line.stop()
+    assert (await asked).refusal == RESERVED
+    desk.places = 1
+    assert (await line.ask(wants(1))).refusal == RESERVED
+    assert (await line.ask(wants(1, wait_ms=0))).refusal == RESERVED
+    assert desk.decided == [[1]]
+    assert (await line.ask(wants(2))).refusal is None
+
+
+async def test_what_the_ledger_could_not_tell_is_asked_again() -> None:
+    desk = Desk(is_away=True)
+    line = desk.line()
+    assert (await line.ask(wants(1))).refusal == AWAY
+    desk.is_away, desk.places = False, 1
+    assert (await line.ask(wants(1))).refusal is None

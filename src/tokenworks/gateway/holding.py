@@ -142,8 +142,8 @@ class Holding(msgspec.Struct, eq=False):
         return found
 
     def lines_in_order(self) -> list[Line]:
-        """Streams that run come before new requests."""
-        return sorted(self.lines.values(), key=lambda line: not line.extends)
+        """Streams that run come before new requests, and of these the line whose first has waited longest."""
+        return sorted(self.lines.values(), key=_place)
 
     @property
     def is_asking(self) -> bool:
@@ -153,3 +153,8 @@ class Holding(msgspec.Struct, eq=False):
     def is_needed(self) -> bool:
         """Whether forgetting it would lose a request or balance."""
         return bool(self.purse.slices or self.waiting or self.is_asking)
+
+
+def _place(line: Line) -> tuple[bool, int]:
+    first = line.first()
+    return (not line.extends, first.deadline_ns if first is not None else 0)

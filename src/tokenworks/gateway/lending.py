@@ -144,7 +144,7 @@ class Lending:
         if refusal is None:
             self.admit(holding)
             if ask is not None and not ask.is_over:
-                self._take_what_there_is(holding, ask, elsewhere=reply.elsewhere)
+                await self._take_what_there_is(holding, ask, reply)
             if reply.is_low:
                 holding.recalled_until_ns = holding.short_until_ns = now_ns + self._recall_ns
                 self._keeper.keep_little(holding)
@@ -251,19 +251,34 @@ class Lending:
         wanted = ask.likely if clock.boot_ns() < holding.short_until_ns else ask.need
         return self._grown(holding, ask, wanted, wanted)
 
-    def _take_what_there_is(self, holding: Holding, ask: Ask, *, elsewhere: bool) -> None:
+    async def _take_what_there_is(self, holding: Holding, ask: Ask, reply: LeaseReply) -> None:
         """The ledger gave, and yet not all that the first needs. Where nothing is with others, no more is to be had:
         it gets what there is. Else what it was to get was used meanwhile, and it asks again.
         """
-        holding.short_until_ns = clock.boot_ns() + self._recall_ns
+        now_ns = clock.boot_ns()
+        holding.short_until_ns = now_ns + self._recall_ns
         found = self._attempt(holding, ask)
-        if found is None and not elsewhere:
+        came = _came(holding, reply)
+        is_over = any(now_ns >= held.use_until_ns for held in came)
+        if found is None and (is_over or any(held.uses for held in came)):
+            await self._ask_again(holding, ask, is_over=is_over)
+            return
+        if found is None and not reply.elsewhere:
             found = self._grown(holding, ask, ask.need, ask.least)
         ask.rounds += 1
         if found is not None:
             self._finish(holding, ask, found)
         elif ask.rounds >= _ROUNDS_MAX:
-            self._finish(holding, ask, self._come_again() if elsewhere else _NO_BALANCE)
+            self._finish(holding, ask, self._come_again() if reply.elsewhere else _NO_BALANCE)
+
+    async def _ask_again(self, holding: Holding, ask: Ask, *, is_over: bool) -> None:
+        """What came for it went to those who had waited longer, or its time was over when it came (`is_over`): that
+        is no word of the ledger about this one, which waits on for as long as any may.
+        """
+        if clock.boot_ns() >= ask.deadline_ns:
+            self._finish(holding, ask, self._come_again())
+        elif is_over:
+            await asyncio.sleep(_RETRY_S)
 
     def _grown(self, holding: Holding, ask: Ask, need: Need, enough: Need) -> Reservation | None:
         """The reservation of an ask with up to `need` more, if that is `enough`."""
@@ -297,6 +312,12 @@ class Lending:
     def _come_again(self) -> Refusal:
         after_ms = _RETRY_AFTER_MS[next(self._refusals) % len(_RETRY_AFTER_MS)]
         return msgspec.structs.replace(_RESERVED, retry_after_ms=after_ms)
+
+
+def _came(holding: Holding, reply: LeaseReply) -> list[Slice]:
+    """The slices that a reply brought just now."""
+    granted = {lease.lease_id for lease in reply.leases}
+    return [held for held in holding.purse.slices if held.lease_id in granted]
 
 
 def _less(need: Need, got: Need) -> Need:

@@ -2,7 +2,8 @@
 
 What waits is decided on again when somebody says that balance of its account came back, and every now and then, should
 that have been missed. Streams that run go first; of the others none of an account and model overtakes another, so a
-herd that waits costs one decision, not one for each. Knows no database and no bus; what to grant is the desk's.
+herd that waits costs one decision, not one for each. A no stays a no: nothing is granted to a request that comes again
+when its worker has gone on. Knows no database and no bus; what to grant is the desk's.
 """
 
 import asyncio
@@ -21,7 +22,10 @@ AT_ONCE = 32
 _LOOK_AGAIN_S = 0.5
 
 Grant = Callable[[Sequence[LeaseRequest]], Awaitable[list[LeaseReply]]]
+_Name = tuple[str, str, int]
 _WAIT = LeaseReply(refusal=RESERVED, elsewhere=True)
+# Longer than a message is on its way, however late.
+_NO_FOR_NS = 10 * clock.SECOND
 
 
 class _Turn(msgspec.Struct, eq=False):
@@ -48,6 +52,13 @@ class _Turn(msgspec.Struct, eq=False):
             self.answer.set_result(reply)
 
 
+class _No(msgspec.Struct, frozen=True):
+    """An answer without leases, as it was given."""
+
+    reply: LeaseReply
+    until_ns: int
+
+
 class WaitingLine:
     """All requests that wait. `recall` is called, now and then, for an account whose slices others need."""
 
@@ -60,7 +71,8 @@ class WaitingLine:
         self._ready: list[_Turn] = []
         self._parked: dict[str, list[_Turn]] = {}
         self._moved: set[str] = set()
-        self._names: dict[tuple[str, str, int], _Turn] = {}
+        self._names: dict[_Name, _Turn] = {}
+        self._noes: dict[_Name, _No] = {}
         self._worker: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -68,6 +80,8 @@ class WaitingLine:
     async def ask(self, request: LeaseRequest) -> LeaseReply:
         """Answer one request, together with all others that wait for the decision before to be made."""
         name = (request.worker, request.epoch, request.sequence)
+        if name in self._noes:
+            return self._noes[name].reply
         turn = self._names.get(name)
         if turn is not None and turn.request == request:
             return await asyncio.shield(turn.answer)
@@ -80,6 +94,7 @@ class WaitingLine:
         finally:
             if self._names.get(name) is turn:
                 del self._names[name]
+                self._remember(name, turn)
 
     def came_back(self, accounts: Iterable[str]) -> None:
         """Balance of these billing accounts can be had again, or it is now certain that it cannot."""
@@ -95,6 +110,19 @@ class WaitingLine:
             self._hurry(turn)
         if self._looking is not None:
             self._looking.cancel()
+
+    def _remember(self, name: _Name, turn: _Turn) -> None:
+        """A no stays a no for a while: the request may come once more, late, when its worker waits for it no longer
+        and would never know what it was granted. What the ledger could not tell is no answer.
+        """
+        if not turn.answer.done() or turn.answer.cancelled():
+            return
+        reply, now_ns = turn.answer.result(), clock.boot_ns()
+        while self._noes and next(iter(self._noes.values())).until_ns <= now_ns:
+            del self._noes[next(iter(self._noes))]
+        is_unknown = reply.refusal is not None and reply.refusal.code is Code.LEASE_UNAVAILABLE
+        if not reply.leases and not is_unknown:
+            self._noes[name] = _No(reply, now_ns + _NO_FOR_NS)
 
     def _turn(self, request: LeaseRequest) -> _Turn:
         answer: asyncio.Future[LeaseReply] = asyncio.get_running_loop().create_future()

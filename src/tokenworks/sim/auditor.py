@@ -59,7 +59,7 @@ class Auditor:
             case Grant():
                 self._check_grant(done, state)
             case Ship():
-                self._extensions.take(done.command)
+                self._extensions.take(done.command, now_ns)
             case Settle() if done.reply:
                 self._settled_late = self._settled_late or done.command.is_late
             case Reclaim() if done.reply:
@@ -182,7 +182,7 @@ class Auditor:
                 if rule != "more than reserved" or not self._facts.holes:
                     self.say(rule, f"{request_id}: {text}")
             self._check_in_time(record, served.get(request_id, []), state)
-            self._check_valid(record, state)
+            self._check_valid(journal_id, position, record, state)
         self._check_served(records, served)
         self._check_heard(records)
         self._check_books(state)
@@ -256,14 +256,22 @@ class Auditor:
                 lease = f"lease {line.charge.lease_id} ended {ago}"
                 self.say("reserved too late", f"{record.opening.request_id}: {lease}")
 
-    def _check_valid(self, record: Record, state: State) -> None:
-        """Validity is judged at admission, by the worker's clock."""
+    def _check_valid(self, journal_id: str, position: int, record: Record, state: State) -> None:
+        """Validity is judged when something is reserved, by the worker's clock: of an opening when it was opened, of an
+        extension, which says no time, after its lease was granted and before it was shipped.
+        """
         opened_ns = record.opening.opened_at_ns
-        for line in record.lines:
-            row = state.buckets.get(line.charge.bucket_id)
-            terms = row.terms if row else None
-            if terms and not terms.valid_from_ns <= opened_ns < terms.valid_to_ns:
-                self.say("spent out of its validity", f"{record.opening.request_id} from {terms.id}")
+        for step in self._extensions.drawn(journal_id, position):
+            for part in step.reserved:
+                row = state.buckets.get(part.bucket_id)
+                terms = row.terms if row else None
+                if terms is None:
+                    continue
+                valid_ns = (terms.valid_from_ns, terms.valid_to_ns)
+                between_ns = (self._granted_ns.get(part.lease_id, 0), step.known_ns)
+                is_valid = valid_ns[0] <= opened_ns < valid_ns[1]
+                if not (is_valid if step.is_first else self._facts.showed(step.worker, between_ns, valid_ns)):
+                    self.say("spent out of its validity", f"{record.opening.request_id} from {terms.id}")
 
     def _check_books(self, state: State) -> None:
         spent: defaultdict[str, int] = defaultdict(int)

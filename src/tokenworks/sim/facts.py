@@ -19,6 +19,7 @@ class Facts(msgspec.Struct):
     """Filled while the run goes on. Times are virtual; workers are named by their slots.
 
     A run is calm if nothing strikes, orderly if nothing does that keeps a worker from giving its leases back.
+    `clocks`: when a machine's clock was set, and the wall time at virtual zero from then on.
     """
 
     faults: Counter[str] = msgspec.field(default_factory=Counter[str])
@@ -32,6 +33,8 @@ class Facts(msgspec.Struct):
     office_jumped: bool = False
     went_back: bool = False
     sites_known_ns: int = 0
+    machine_of: dict[str, str] = {}
+    clocks: dict[str, list[tuple[int, int]]] = {}
     lost_sales: set[str] = set()
     revoked_ns: dict[str, int] = {}
     is_calm: bool = False
@@ -45,3 +48,18 @@ class Facts(msgspec.Struct):
     def was_suspended(self, from_ns: int, to_ns: int) -> bool:
         """Whether any machine stood still then."""
         return any(start <= to_ns and end >= from_ns for _, start, end in self.suspended)
+
+    def clock_set(self, machine: str, at_ns: int, wall_start_ns: int) -> None:
+        """A machine's wall clock reads otherwise from now on."""
+        self.clocks.setdefault(machine, []).append((at_ns, wall_start_ns))
+
+    def showed(self, worker: str, between_ns: tuple[int, int], wall_ns: tuple[int, int]) -> bool:
+        """Whether a worker's wall clock read anything from the first to before the second of `wall_ns` in that time."""
+        (from_ns, to_ns), (valid_from_ns, valid_to_ns) = between_ns, wall_ns
+        sets = self.clocks[self.machine_of[worker]]
+        ends = [*(at_ns for at_ns, _ in sets[1:]), to_ns + 1]
+        return any(
+            max(at_ns, from_ns) + start_ns < valid_to_ns and min(end_ns, to_ns) + start_ns >= valid_from_ns
+            for (at_ns, start_ns), end_ns in zip(sets, ends, strict=True)
+            if at_ns <= to_ns and end_ns >= from_ns
+        )

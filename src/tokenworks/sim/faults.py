@@ -32,10 +32,10 @@ def heal(world: "World") -> None:
     """Everything works again; what is dead is started again by its slot."""
     for slot in world.slots:
         _set_disk(slot, is_full=False, is_broken=False, sync_ms=1)
-        slot.machine.wall_start_ns = world.outside.machine.wall_start_ns
+        _set_right(world, slot.machine)
         world.hub.heal(slot.machine)
         _resume(world, slot.machine)
-    world.office_machine.wall_start_ns = world.outside.machine.wall_start_ns
+    _set_right(world, world.office_machine)
     world.database.is_away = False
     world.hub.weather.lost = world.hub.weather.repeated = world.hub.weather.delayed = 0
     world.start_office()
@@ -154,7 +154,7 @@ def _bad_lines(world: "World", slot: "Slot", what: Strike) -> bool:
 
 
 def _clock_jump(world: "World", slot: "Slot", what: Strike) -> bool:
-    slot.machine.wall_start_ns += _jump_ns(what)
+    _set_clock(world, slot.machine, slot.machine.wall_start_ns + _jump_ns(what))
     _later(world, what, lambda: _set_right(world, slot.machine))
     return True
 
@@ -162,7 +162,7 @@ def _clock_jump(world: "World", slot: "Slot", what: Strike) -> bool:
 def _office_clock_jump(world: "World", slot: "Slot", what: Strike) -> bool:
     del slot
     world.facts.office_jumped = True
-    world.office_machine.wall_start_ns += _jump_ns(what)
+    _set_clock(world, world.office_machine, world.office_machine.wall_start_ns + _jump_ns(what))
     _later(world, what, lambda: _set_right(world, world.office_machine))
     return True
 
@@ -245,7 +245,12 @@ def _later(world: "World", what: Strike, undo: Callable[[], None]) -> None:
 
 
 def _set_right(world: "World", machine: "Machine") -> None:
-    machine.wall_start_ns = world.outside.machine.wall_start_ns
+    _set_clock(world, machine, world.outside.machine.wall_start_ns)
+
+
+def _set_clock(world: "World", machine: "Machine", wall_start_ns: int) -> None:
+    machine.wall_start_ns = wall_start_ns
+    world.facts.clock_set(machine.name, world.loop.now_ns, wall_start_ns)
 
 
 def _set_disk(

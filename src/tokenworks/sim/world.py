@@ -96,6 +96,9 @@ class World:
         ]
         for disk in self.disks:
             disk.folder.mkdir(parents=True)
+        for slot in self.slots:
+            self.facts.machine_of[slot.name] = slot.machine.name
+            self.facts.clocks[slot.machine.name] = [(0, slot.machine.wall_start_ns)]
         self.customers = Customers(self.loop, self.network, self.scene.accounts, self.witnesses, plan.seed)
         self.customers.doors = self._doors
         self.loop.disk_takes(self._sync_ns)
