@@ -42,6 +42,13 @@ WORDS = ["one", "two", "three"]
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20}
 
 
+def raw_request(**fields: Any) -> bytes:
+    """The bytes of a chat completion."""
+    body = json.dumps(BODY | fields, separators=(",", ":")).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def summary(closing: Closing) -> tuple[Any, ...]:
     """What a closing says about money: ending, basis, tokens, amount charged, flags."""
     return (
@@ -104,11 +111,7 @@ class Bench:
 
     def request(self, **fields: Any) -> bytes:
         """The bytes of a chat completion."""
-        body = json.dumps(BODY | fields, separators=(",", ":")).encode()
-        head = (
-            f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        return raw_request(**fields)
 
     def use(self, used: Catalog) -> None:
         """Swap the catalog."""

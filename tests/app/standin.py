@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from types import FrameType
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     parser.add_argument("--listen-fd", type=int)
     parser.add_argument("--index", type=int)
     given = parser.parse_args()
-    if os.environ.get("STANDIN_FAILS") == "yes":
+    if os.environ.get("STANDIN_FAILS") == "yes" or Path(os.environ.get("STANDIN_FAILS_IF", "/nowhere")).exists():
         sys.exit("the stand-in was told to fail")
     signal.signal(signal.SIGTERM, stop)
     os.write(given.ready_fd, b"ready\n")

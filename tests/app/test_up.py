@@ -48,8 +48,8 @@ def start(wanted: Settings, **environ: str) -> Generator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def up(wanted: Settings) -> Generator[tuple[subprocess.Popen[str], Running]]:
-    with start(wanted) as process:
+def up(wanted: Settings, **environ: str) -> Generator[tuple[subprocess.Popen[str], Running]]:
+    with start(wanted, **environ) as process:
         assert process.stdout
         line = process.stdout.readline()
         assert line, process.communicate(timeout=PATIENCE_S)[1]

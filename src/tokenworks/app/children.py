@@ -9,7 +9,9 @@ Also the contract between the supervisor and the processes it starts with Python
 `N` is a listening, non-blocking TCP socket, the same one in every worker and in a worker's successor. When the
 process answers, it writes the line `ready` to descriptor `M` and closes it. All settings come through the
 environment. SIGTERM asks it to stop: it accepts no more (closing its `N`), finishes what runs within `drain_ms`, and
-exits with 0. SIGINT never reaches it. It gets SIGTERM too when the supervisor dies.
+exits with 0. SIGINT never reaches it. It gets SIGTERM too when the supervisor dies. SIGUSR2 tells a gateway worker
+that another one serves in its place: it accepts no more, serves out what is connected within `handover_ms`, and exits
+with 0.
 """
 
 import asyncio
@@ -22,6 +24,8 @@ from contextlib import suppress
 from tokenworks.base import clock, log, processes
 from tokenworks.base.config import Settings, environment
 from tokenworks.base.processes import Program, Service, StartFault
+
+_HANDOVER_SIGNAL = signal.SIGUSR2
 
 _log = log.get(__name__)
 
@@ -102,6 +106,8 @@ class Child:
         self._ground = ground
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._former: asyncio.subprocess.Process | None = None
+        self._farewell: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
     @property
@@ -114,29 +120,69 @@ class Child:
         await self._begin()
         self._watch = asyncio.create_task(self._keep_alive())
 
+    async def replace(self) -> None:
+        """Start another process beside it; when that is ready, it is the one that is kept alive, and the former one is
+        told to hand over. If it does not become ready, that is a fault, and nothing has changed."""
+        if self._is_leaving:
+            raise StartFault(f"the former {self.name} still finishes what it serves")
+        await self.is_ready()
+        await _cancelled(self._watch)
+        former = self._process
+        try:
+            self._process = await self._another()
+            self._former = former
+            self._farewell = asyncio.create_task(self._see_off())
+        finally:
+            self._watch = asyncio.create_task(self._keep_alive())
+
     async def stop(self) -> None:
         """Ask it to end and wait for it; also when it never became ready."""
-        if self._watch:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
-        await self._end()
+        await _cancelled(self._watch)
+        await _cancelled(self._farewell)
+        await asyncio.gather(self._end(self._former), self._end(self._process))
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._farewell is not None and not self._farewell.done()
 
     async def _begin(self) -> None:
         self._ready.clear()
         self._process = await self._service.spawn()
-        try:
-            async with asyncio.timeout(self._settings.start_timeout_ms / 1000):
-                await self._service.ready(self._process)
-        except TimeoutError as fault:
-            raise StartFault(f"the {self.name} was not ready after {self._settings.start_timeout_ms} ms") from fault
+        await self._until_ready(self._process)
         self._ready.set()
 
-    async def _end(self) -> None:
-        if self._process is None or self._process.returncode is not None:
+    async def _another(self) -> asyncio.subprocess.Process:
+        process = await self._service.spawn()
+        is_kept = False
+        try:
+            await self._until_ready(process)
+            is_kept = True
+        finally:
+            if not is_kept:
+                await self._end(process)
+        return process
+
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_ms / 1000):
+                await self._service.ready(process)
+        except TimeoutError as fault:
+            raise StartFault(f"the {self.name} was not ready after {self._settings.start_timeout_ms} ms") from fault
+
+    async def _see_off(self) -> None:
+        """The former process hands over in its own time; one that outstays all its limits is ended."""
+        if self._former is None or self._former.returncode is not None:
+            return
+        settings = self._settings
+        patience_ms = settings.handover_ms + settings.drain_ms + settings.stop_timeout_ms
+        if not await processes.stop(self._former, _HANDOVER_SIGNAL, patience_ms):
+            _log.warning("killed a former process that did not end", extra={"child": self.name})
+
+    async def _end(self, process: asyncio.subprocess.Process | None) -> None:
+        if process is None or process.returncode is not None:
             return
         patience_ms = self._settings.stop_timeout_ms + self._settings.drain_ms
-        if not await processes.stop(self._process, self._service.stop_signal, patience_ms):
+        if not await processes.stop(process, self._service.stop_signal, patience_ms):
             _log.warning("killed a process that did not end", extra={"child": self.name, "after_ms": patience_ms})
 
     async def _keep_alive(self) -> None:
@@ -170,11 +216,18 @@ class Child:
             await self._begin()
         except (StartFault, OSError) as fault:
             _log.error("a process did not start: %s", fault, extra={"child": self.name})
-            await self._end()
+            await self._end(self._process)
         else:
             _log.info("a process is ready again", extra={"child": self.name, "pid": self.pid})
             if self._restarted:
                 self._restarted()
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def all_of(awaitables: Iterable[Awaitable[None]]) -> None:

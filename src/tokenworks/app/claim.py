@@ -23,6 +23,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     """What `<data>/run/up.json` holds while a system runs: for people and other commands, without secrets.
 
     `addresses` has `gateway` and `office`, and `engine`, `nats`, `database` as far as they run or are configured.
+    `renewals` counts how often the workers were replaced; `renewal_fault` says why the last time did not succeed.
     """
 
     pid: int
@@ -30,6 +31,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     addresses: dict[str, str]
     pids: dict[str, int]
     settings: dict[str, str | int | bool]
+    renewals: int = 0
+    renewal_fault: str = ""
 
 
 @contextmanager

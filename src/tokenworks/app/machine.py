@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tokenworks.app import claim, ports, up
 from tokenworks.app.children import Child, all_of
 from tokenworks.app.claim import Running
+from tokenworks.app.renewal import Renewal
 from tokenworks.app.up import MODULES, Modules
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
@@ -55,14 +56,18 @@ async def machine(settings: Settings, modules: Modules = MODULES) -> AsyncGenera
                 },
                 pids={child.name: child.pid for child in children},
                 settings=claim.without_secrets(settings),
+                renewals=renewal.rounds,
+                renewal_fault=renewal.fault,
             )
 
         def announce() -> None:
             claim.announce(settings.data, running())
 
         children += [Child(each, settings, announce) for each in up.workers(settings, listener, modules)]
+        renewal = Renewal(children, announce)
         stack.push_async_callback(up.stop, children)
         await all_of(child.start() for child in children)
+        await stack.enter_async_context(renewal.offered())
         announce()
         stack.callback(claim.withdraw, settings.data)
         yield running()

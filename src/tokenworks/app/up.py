@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from tokenworks.app import archive, claim, ports, services
 from tokenworks.app.children import Child, PythonChild, all_of
 from tokenworks.app.claim import Running
+from tokenworks.app.renewal import Renewal
 from tokenworks.base import bus, clock, database, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
@@ -72,6 +73,7 @@ async def system(settings: Settings, modules: Modules = MODULES) -> AsyncGenerat
         for group in plan.groups:
             stack.push_async_callback(stop, group)
         await plan.start()
+        await stack.enter_async_context(plan.renewal.offered())
         plan.announce()
         stack.callback(claim.withdraw, settings.data)
         yield plan.running()
@@ -98,6 +100,7 @@ class _Plan:
         self.ground: list[Child] = []
         self.engines: list[Child] = []
         self.serving: list[list[Child]] = []
+        self.renewal = Renewal((), self.announce)
         self._started_at_ns = clock.wall_ns()
 
     @property
@@ -127,6 +130,8 @@ class _Plan:
             addresses=self.addresses,
             pids={child.name: child.pid for child in children},
             settings=claim.without_secrets(self.settings),
+            renewals=self.renewal.rounds,
+            renewal_fault=self.renewal.fault,
         )
 
 
@@ -161,10 +166,9 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
         plan.engines = [Child(PythonChild("engine", modules.engine, settings), settings, plan.announce)]
     on_bus = plan.ground[len(ground) :]
     desk = PythonChild("office", modules.office, settings, listen_fd=office.fileno())
-    plan.serving = [
-        [Child(desk, settings, plan.announce, plan.ground)],
-        [Child(each, settings, plan.announce, on_bus) for each in workers(settings, gateway, modules)],
-    ]
+    crew = [Child(each, settings, plan.announce, on_bus) for each in workers(settings, gateway, modules)]
+    plan.serving = [[Child(desk, settings, plan.announce, plan.ground)], crew]
+    plan.renewal = Renewal(crew, plan.announce)
     return plan
 
 

@@ -179,6 +179,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restart_pause_max_ms: Annotated[Positive, Meta(description="longest such pause; it doubles with each try")] = 5_000
     stop_timeout_ms: Annotated[Positive, Meta(description="time a child gets to end before it is killed")] = 15_000
     drain_ms: Annotated[Positive, Meta(description="time running requests get to finish when a worker stops")] = 20_000
+    handover_ms: Annotated[
+        Positive, Meta(description="time the streams of a worker get that was replaced by `restart workers`")
+    ] = 600_000
+    handover_idle_ms: Annotated[
+        Positive, Meta(description="time its unused connections stay open; longer than clients keep them")
+    ] = 6_000
     housekeeping_ms: Annotated[Positive, Meta(description="pause between two rounds of the office's chores")] = 5_000
     live_viewers_max: Annotated[Positive, Meta(description="browsers that look at the live page at once")] = 32
     live_queue_max: Annotated[

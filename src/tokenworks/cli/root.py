@@ -16,6 +16,7 @@ from tokenworks.cli import (
     journals,
     lake,
     parties,
+    restart,
     sales,
     sim,
     supplies,
@@ -54,7 +55,7 @@ _GROUPS = {
         "lake": lake.lake,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
-    "Keeping": {"backup": backups.backup, "journal": journals.journals},
+    "Keeping": {"backup": backups.backup, "journal": journals.journals, "restart": restart.restart},
     "Measurements": {"bench": bench.bench},
 }
 

@@ -29,8 +29,9 @@ class Server:
         self.handle = handle
         # In the order in which they came, so that the same happenings give the same run.
         self.connections: dict[Connection, None] = {}
-        self.draining = False
+        self.draining = self.handing_over = False
         self.idle_ticks_max = -(-settings.client_idle_ms // TICK_MS)
+        self.quiet_ticks_max = self.idle_ticks_max
         self.longest_ns = settings.request_longest_ms * clock.MS
         self.longest_ticks = -(-settings.request_longest_ms // TICK_MS)
         self._worker = worker
@@ -61,10 +62,22 @@ class Server:
         if self._empty is not None and not self.connections:
             self._empty.set()
 
+    async def hand_over(self, handover_ms: int) -> None:
+        """Another worker accepts now: serve out what is connected here, without a request that fails.
+
+        A connection that is closed while its client writes fails that request. So each is told with its next answer,
+        and only one that stays quiet for longer than clients keep unused connections is closed.
+        """
+        self._begin_draining()
+        self.handing_over = True
+        self.quiet_ticks_max = min(self.idle_ticks_max, -(-self.settings.handover_idle_ms // TICK_MS))
+        await self._emptied(handover_ms)
+
     async def drain(self, drain_ms: int) -> None:
         """Close idle connections, let requests finish for a while, then end them. Accepting has stopped before."""
-        self.draining = True
-        self._empty = asyncio.Event()
+        self._begin_draining()
+        self.handing_over = False
+        self.quiet_ticks_max = _LINGER_TICKS
         for connection in list(self.connections):
             connection.close_if_idle()
         if not await self._emptied(drain_ms):
@@ -73,6 +86,13 @@ class Server:
             if not await self._emptied(TICK_MS * 4):
                 for connection in list(self.connections):
                     connection.cut()
+
+    def _begin_draining(self) -> None:
+        if not self.draining:
+            self.draining = True
+            self._empty = asyncio.Event()
+            for connection in self.connections:
+                connection.say_last()
 
     async def _emptied(self, wait_ms: int) -> bool:
         if self.connections and self._empty is not None:
@@ -191,8 +211,13 @@ class Connection(asyncio.Protocol):
         intake.reading_ticks += 1
         if self._lingering and intake.idle_ticks > _LINGER_TICKS:
             self._transport.abort()
-        elif intake.idle_ticks > self._server.idle_ticks_max or intake.reading_ticks > self._server.longest_ticks:
+        elif intake.idle_ticks > self._server.quiet_ticks_max or intake.reading_ticks > self._server.longest_ticks:
             self._end_idle()
+
+    def say_last(self) -> None:
+        """The worker drains: the answer that is under way says that it is the last, if its head is still to be sent."""
+        if self._current is not None and not self._current.streaming and not self._ready:
+            self._current.keep_alive = False
 
     def close_if_idle(self) -> None:
         """The worker drains: an idle connection is closed now, another after its present request."""
@@ -218,7 +243,9 @@ class Connection(asyncio.Protocol):
         try:
             while self._ready and self._current is None and not self._writing_paused:
                 exchange = self._current = self._ready.popleft()
-                exchange.keep_alive = exchange.keep_alive and not self._server.draining
+                # Of requests that were sent ahead, all that have come are answered.
+                if self._server.draining and not self._ready:
+                    exchange.keep_alive = False
                 if exchange.refusal is not None:
                     exchange.refuse(exchange.refusal)
                     self._linger()
@@ -243,11 +270,15 @@ class Connection(asyncio.Protocol):
             return
         if not exchange.complete:
             self._transport.abort()
-        elif not exchange.keep_alive or (self._server.draining and not self._ready):
+        elif not exchange.keep_alive or self._is_closed_after_this:
             self._ready.clear()
             self._transport.close()
         else:
             self._serve_ready()
+
+    @property
+    def _is_closed_after_this(self) -> bool:
+        return self._server.draining and not self._server.handing_over and not self._ready
 
     def _linger(self) -> None:
         """After a refusal in the middle of a request: wait for the client to read it.

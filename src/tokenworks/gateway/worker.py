@@ -41,14 +41,18 @@ _log = log.get(__name__)
 
 
 async def run(settings: Settings, listener: socket.socket, index: int, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM. Raises `BusFault` or `JournalFault` when it cannot start or cannot go on."""
-    stop = asyncio.Event()
+    """Serve until SIGTERM, or until SIGUSR2 says that another worker accepts in this one's place.
+
+    Raises `BusFault` or `JournalFault` when it cannot start or cannot go on.
+    """
+    stop, replaced = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, replaced.set)
     name = worker_name(settings, index)
     bus = await buses.connect_as(settings, name)
     try:
         worker = Worker(settings, BusOffice(bus), name)
-        await worker.serve(listener, stop, ready)
+        await worker.serve(listener, stop, ready, replaced)
     finally:
         await bus.close()
 
@@ -95,8 +99,14 @@ class Worker:
             keep_from=lambda: self._records.keep_from,
         )
 
-    async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve until `stop`, then drain."""
+    async def serve(
+        self,
+        listener: socket.socket,
+        stop: asyncio.Event,
+        ready: Callable[[], None],
+        replaced: asyncio.Event | None = None,
+    ) -> None:
+        """Serve until `stop`, then drain. When `replaced`, serve out first what is connected, until `stop` at most."""
         await self._office.on_key_changed(self._keys.forget, self._keys.doubt_all)
         await self._office.on_recall(self._leases.recall)
         has_catalog = asyncio.Event()
@@ -115,6 +125,8 @@ class Worker:
                 )
                 ready()
                 _log.info("serving", extra={"journal": self._writer.folder.name})
+                if replaced is not None:
+                    tasks.append(group.create_task(self._hand_over(replaced, tcp, stop)))
                 await self._first(stopped, self._fault)
                 tcp.close()
                 await self._server.drain(self._settings.drain_ms)
@@ -131,6 +143,13 @@ class Worker:
         else:
             other.cancel()
         return not stopped.done()
+
+    async def _hand_over(self, replaced: asyncio.Event, tcp: asyncio.Server, stop: asyncio.Event) -> None:
+        await replaced.wait()
+        tcp.close()
+        _log.info("another worker serves, finishing", extra={"connections": len(self._server.connections)})
+        await self._server.hand_over(self._settings.handover_ms)
+        stop.set()
 
     async def _leave(self) -> None:
         """No request runs: give the leases back and ship the rest. Where that fails, the journal stays."""
