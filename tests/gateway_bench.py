@@ -19,6 +19,7 @@ from supplier import Supplier, supplier
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import GroupSync, JournalFault, JournalWriter, read_frames, split
+from tokenworks.base.vault import Vault
 from tokenworks.core import journal
 from tokenworks.core.journal import Closing, Entry, Opening
 from tokenworks.core.snapshot import Catalog
@@ -28,7 +29,7 @@ from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
-from tokenworks.gateway.pools import Upstreams
+from tokenworks.gateway.pools import Resolve, Upstreams, resolve
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import Server
@@ -172,6 +173,8 @@ async def bench(
     balance: int = 1_000_000,
     office: StandInOffice | None = None,
     worker: str = "gw-0",
+    resolve: Resolve = resolve,
+    vault: Vault | None = None,
     **changes: Any,
 ) -> AsyncGenerator[Bench]:
     """A gateway in front of this many suppliers of the model `m`; the test's account has this balance.
@@ -184,7 +187,7 @@ async def bench(
         if office is None:
             office = StandInOffice()
             office.give(balance)
-        made = _make(settings, office, running, worker)
+        made = _make(settings, office, running, worker, resolve, vault)
         office.recalled.append(made.gateway.leases.recall)
         made.use(catalog(*(endpoint(each.url, f"ep_{number}") for number, each in enumerate(running, 1))))
         tcp = await asyncio.get_running_loop().create_server(made.server.connection, "127.0.0.1", 0)
@@ -202,7 +205,14 @@ async def bench(
             made.writer.close()
 
 
-def _make(settings: Settings, office: StandInOffice, running: list[Supplier], worker: str) -> Bench:
+def _make(
+    settings: Settings,
+    office: StandInOffice,
+    running: list[Supplier],
+    worker: str,
+    resolve: Resolve,
+    vault: Vault | None,
+) -> Bench:
     errands = Errands()
     journal_id = "jrn_test" if worker == "gw-0" else f"jrn_{worker}"
     writer = JournalWriter.create(settings.journal_dir / worker / journal_id, settings.journal_segment_bytes)
@@ -214,10 +224,10 @@ def _make(settings: Settings, office: StandInOffice, running: list[Supplier], wo
     gateway = Gateway(
         settings,
         Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms),
-        CatalogInUse(settings.catalog_stale_ms),
+        CatalogInUse(settings.catalog_stale_ms, vault),
         leases,
         records,
-        Upstreams(settings, errands),
+        Upstreams(settings, errands, resolve),
         Board(settings.endpoint_rest_ms * clock.MS),
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)

@@ -1,8 +1,9 @@
 """An office for tests of the API: a real database, a clock that stands, and notes of what it told the gateways."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 
 import httpx2
 from prometheus_client import CollectorRegistry
@@ -12,6 +13,7 @@ from tokenworks import api
 from tokenworks.api import OfficeContext, sandbox_carrier
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+from tokenworks.base.vault import Vault
 from tokenworks.core.wire import KeyChanged
 from tokenworks.shop.orders import OrderDesk
 
@@ -81,10 +83,16 @@ class Office:
 
 
 @asynccontextmanager
-async def running(pool: Pool) -> AsyncGenerator[Office]:
+async def running(pool: Pool, **given: str) -> AsyncGenerator[Office]:
+    """An office with settings of its own where they are `given`, and master keys in a folder that is thrown away."""
     clock, told = Clock(), Told()
+    stack = AsyncExitStack()
+    folder = stack.enter_context(TemporaryDirectory(prefix="tokenworks-secrets-"))
+    settings = Settings(**({"master_key_file": f"{folder}/master-keys"} | given))
+    vault = Vault(settings.master_keys)
+    vault.ready()
     context = OfficeContext(
-        settings=Settings(),
+        settings=settings,
         admin_token=TOKEN,
         version="test",
         pool=pool,
@@ -95,8 +103,9 @@ async def running(pool: Pool) -> AsyncGenerator[Office]:
         checks=(all_checks,),
         health={"bus": told.bus_state},
         metrics=CollectorRegistry(),
+        vault=vault,
     )
     transport = httpx2.ASGITransport(app=api.create(context))
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://office", headers=headers) as http:
+    async with stack, httpx2.AsyncClient(transport=transport, base_url="http://office", headers=headers) as http:
         yield Office(http, told, clock, context)

@@ -12,6 +12,7 @@ from tokenworks.api import sandbox_carrier
 from tokenworks.app import catalog, ladders, seed
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+from tokenworks.base.vault import Vault
 from tokenworks.core.amounts import MILLION, exact, parse
 from tokenworks.core.commands import CommandRefused
 from tokenworks.ledger import balance
@@ -62,7 +63,7 @@ async def test_two_starts(database: Pool, tmp_path: Path) -> None:
         built = await catalog.build(connection, clock.now_ns)
         again = await catalog.build(connection, clock.now_ns)
     assert (bucket.offer_id, bucket.available) == ("ct-personal-10m", 10 * MILLION)
-    assert (endpoint.base_url, endpoint.api_key, endpoint.state) == (
+    assert (endpoint.base_url, Vault(settings.master_keys).open(endpoint.sealed_key, endpoint.id), endpoint.state) == (
         "http://127.0.0.1:5002/v1",
         "two",
         "out_of_service",

@@ -1,13 +1,18 @@
 """Models and endpoints: addresses in one form, states, what the catalog sees."""
 
+from pathlib import Path
+
 import msgspec
+import psycopg
 import pytest
 
 from tokenworks.base.database import Pool
+from tokenworks.base.vault import Vault
 from tokenworks.core.bounds import InputBound
 from tokenworks.core.commands import CommandCode, CommandRefused
+from tokenworks.core.networks import parse_networks
 from tokenworks.core.snapshot import Model
-from tokenworks.plant import models, registry
+from tokenworks.plant import models, reach, registry
 from tokenworks.plant.addresses import base_url
 from tokenworks.plant.registry import EndpointRecord
 from tokenworks.supply import suppliers
@@ -21,7 +26,7 @@ ENDPOINT = EndpointRecord(
     model_id=MODEL.id,
     base_url="https://engine.example/v1/",
     upstream_model="m-1",
-    api_key="secret",
+    sealed_key="",
     purchase_tariff_id="e1",
     disconnect="drain",
     state="in_service",
@@ -69,36 +74,72 @@ def test_a_base_url_that_cannot_be_called_is_refused(given: str) -> None:
     assert refused.value.field == "base_url"
 
 
-async def test_the_life_of_an_endpoint(database: Pool) -> None:
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    made = Vault(tmp_path / "master-keys")
+    made.ready()
+    return made
+
+
+async def test_the_life_of_an_endpoint(database: Pool, vault: Vault) -> None:
     async with database.connection() as connection:
         await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
         assert await models.add(connection, MODEL) == MODEL
-        added = await registry.add(connection, ENDPOINT)
-        assert added == msgspec.structs.replace(ENDPOINT, base_url="https://engine.example/v1")
+        added = await registry.add(connection, vault, ENDPOINT, "secret")
+        assert added == msgspec.structs.replace(
+            ENDPOINT, base_url="https://engine.example/v1", sealed_key=added.sealed_key
+        )
+        assert "secret" not in added.sealed_key
+        assert vault.open(added.sealed_key, "e1") == "secret"
         assert await models.everything(connection) == [MODEL]
         assert await registry.in_service(connection) == [added]
         out = await registry.set_state(connection, "e1", "out_of_service")
         assert out.state == "out_of_service"
         assert await registry.in_service(connection) == []
         assert await registry.listed(connection, 10, "") == [out]
-        moved = await registry.move(connection, "e1", "http://127.0.0.1:9", "other")
-        assert (moved.base_url, moved.api_key, moved.state) == ("http://127.0.0.1:9", "other", "out_of_service")
+        moved = await registry.move(connection, vault, "e1", "http://127.0.0.1:9", "other")
+        assert (moved.base_url, moved.state) == ("http://127.0.0.1:9", "out_of_service")
+        assert vault.open(moved.sealed_key, "e1") == "other"
 
 
-async def test_what_is_refused(database: Pool) -> None:
+async def test_keys_are_sealed_again_with_a_new_master_key(database: Pool, vault: Vault) -> None:
+    async with database.connection() as connection:
+        await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
+        await models.add(connection, MODEL)
+        await registry.add(connection, vault, ENDPOINT, "one")
+        await registry.add(connection, vault, msgspec.structs.replace(ENDPOINT, id="e2"), "")
+        (old,) = vault.key_ids
+        assert await registry.sealed_with(connection) == {old: 1}
+        new = vault.add_key()
+        assert await registry.seal_again(connection, vault) == 1
+        assert await registry.seal_again(connection, vault) == 0
+        assert await registry.sealed_with(connection) == {new: 1}
+        assert vault.open((await registry.get(connection, "e1")).sealed_key, "e1") == "one"
+
+
+async def test_the_database_takes_no_key_in_clear(database: Pool, vault: Vault) -> None:
+    async with database.connection() as connection:
+        await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
+        await models.add(connection, MODEL)
+        await registry.add(connection, vault, ENDPOINT, "one")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await connection.execute("UPDATE endpoint SET sealed_key = 'sk-in-clear'")
+
+
+async def test_what_is_refused(database: Pool, vault: Vault) -> None:
     changed = msgspec.structs.replace
     async with database.connection() as connection:
         await suppliers.add(connection, Supplier(id="sup", name="S", currency="CNY", created_at_ns=1))
         await models.add(connection, MODEL)
-        await registry.add(connection, ENDPOINT)
-        for wrong, field in (
-            (changed(ENDPOINT, id="E 1"), "id"),
-            (changed(ENDPOINT, site=""), "site"),
-            (changed(ENDPOINT, upstream_model=""), "upstream_model"),
-            (changed(ENDPOINT, api_key="line\nbreak"), "api_key"),
+        await registry.add(connection, vault, ENDPOINT, "")
+        for wrong, key, field in (
+            (changed(ENDPOINT, id="E 1"), "", "id"),
+            (changed(ENDPOINT, site=""), "", "site"),
+            (changed(ENDPOINT, upstream_model=""), "", "upstream_model"),
+            (ENDPOINT, "line\nbreak", "api_key"),
         ):
             with pytest.raises(CommandRefused) as refused:
-                await registry.add(connection, wrong)
+                await registry.add(connection, vault, wrong, key)
             assert refused.value.field == field
         for model in (
             changed(MODEL, id="a b"),
@@ -108,7 +149,7 @@ async def test_what_is_refused(database: Pool) -> None:
             with pytest.raises(CommandRefused) as refused:
                 await models.add(connection, model)
             assert refused.value.code is CommandCode.INVALID
-        for again in (registry.add(connection, ENDPOINT), models.add(connection, MODEL)):
+        for again in (registry.add(connection, vault, ENDPOINT, ""), models.add(connection, MODEL)):
             with pytest.raises(CommandRefused) as refused:
                 await again
             assert refused.value.code is CommandCode.CONFLICT
@@ -120,3 +161,17 @@ async def test_what_is_refused(database: Pool) -> None:
             with pytest.raises(CommandRefused) as refused:
                 await missing
             assert refused.value.code is CommandCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("url", ["http://10.1.2.3/v1", "http://[fe80::1]/v1", "http://localhost:80", "http://0/v1"])
+async def test_an_address_that_endpoints_may_not_have_is_refused(url: str) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        await reach.check(url, ())
+    assert (refused.value.field, "TOKENWORKS_ENDPOINT_NETWORKS" in refused.value.message) == ("base_url", True)
+
+
+async def test_public_and_allowed_addresses_and_names_without_one_pass() -> None:
+    await reach.check("http://1.1.1.1/v1", ())
+    await reach.check("http://localhost/v1", parse_networks("127.0.0.0/8 ::1"))
+    await reach.check("http://10.1.2.3/v1", parse_networks("10.0.0.0/8"))
+    await reach.check("https://no-such-host.invalid/v1", ())

@@ -30,6 +30,7 @@ def elsewhere(system: Spawned, folder: Path) -> Settings:
     """A second machine's settings: the bus of the first, a folder of its own, and little patience."""
     return Settings(
         data_dir=str(folder),
+        master_key_file=str(system.data / "secrets" / "master-keys"),
         gateway_port=PORT,
         gateway_name="east",
         nats_url=system.addresses["nats"],

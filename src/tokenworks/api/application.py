@@ -15,6 +15,7 @@ from tokenworks.api import (
     purchasing,
     sales,
     sandbox_carrier,
+    secrets,
     service,
     usage,
 )
@@ -32,6 +33,7 @@ ROUTERS = (
     books.router,
     epochs.router,
     lake.router,
+    secrets.router,
     service.router,
 )
 

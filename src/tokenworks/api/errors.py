@@ -10,6 +10,7 @@ from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from tokenworks.base import log
+from tokenworks.base.vault import VaultFault
 from tokenworks.core.commands import CommandCode, CommandRefused
 
 STATUS: dict[CommandCode, int] = {
@@ -23,6 +24,7 @@ STATUS: dict[CommandCode, int] = {
     CommandCode.CARRIER_UNAVAILABLE: 503,
     CommandCode.DATABASE_UNAVAILABLE: 503,
     CommandCode.LAKE_UNAVAILABLE: 503,
+    CommandCode.SECRETS_UNAVAILABLE: 503,
 }
 _OF_STATUS = {404: CommandCode.NOT_FOUND, 405: CommandCode.METHOD_NOT_ALLOWED}
 
@@ -36,6 +38,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.OperationalError, _database)
     app.add_exception_handler(PoolTimeout, _database)
+    app.add_exception_handler(VaultFault, _vault)
 
 
 def answer(code: CommandCode, message: str, field: str = "") -> JSONResponse:
@@ -68,3 +71,8 @@ async def _database(request: Request, fault: Exception) -> JSONResponse:
     reason = str(fault).strip().partition("\n")[0]
     _log.warning("the database does not answer", extra={"path": request.url.path, "reason": reason})
     return answer(CommandCode.DATABASE_UNAVAILABLE, "The database does not answer now. Try again shortly.")
+
+
+async def _vault(request: Request, fault: Exception) -> JSONResponse:
+    _log.error("a secret cannot be sealed or opened", extra={"path": request.url.path, "reason": str(fault)})
+    return answer(CommandCode.SECRETS_UNAVAILABLE, f"A secret cannot be sealed or opened: {fault}.")

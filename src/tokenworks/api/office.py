@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from tokenworks.access import admin
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+from tokenworks.base.vault import Vault
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.core.wire import KeyChanged
 from tokenworks.ledger.verify import Check
@@ -27,7 +28,7 @@ class OfficeContext:
     `catalog_changed` publishes a new snapshot of the catalog; `key_changed` tells the gateways to forget a key; both
     are awaited after the change is committed. `checks` are run one after another in one read-only snapshot.
     `health` says of each part of the system, by name, `ok` or in a few words what is wrong; the database is looked
-    after here.
+    after here. `vault` seals the keys of endpoints.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class OfficeContext:
     checks: tuple[Callable[[Connection], Awaitable[list[Check]]], ...]
     health: Mapping[str, Callable[[], Awaitable[str]]]
     metrics: CollectorRegistry
+    vault: Vault
 
 
 def office_of(request: Request) -> OfficeContext:

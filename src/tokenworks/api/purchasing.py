@@ -11,7 +11,9 @@ from tokenworks.api.office import Connection, Office
 from tokenworks.api.shapes import Amount, Body, Cursor, Limit, Page, Rates, at, money, page
 from tokenworks.base import ids
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
-from tokenworks.plant import models, registry
+from tokenworks.core.networks import parse_networks
+from tokenworks.plant import models, reach, registry
+from tokenworks.plant.addresses import base_url
 from tokenworks.plant.registry import EndpointRecord
 from tokenworks.supply import books, prices, suppliers
 from tokenworks.supply.prices import PurchaseTariff
@@ -64,9 +66,10 @@ class EndpointBody(Body):
 
 
 class EndpointChange(Body):
-    """Take an endpoint out of service or back, or give it a new purchase price from now on."""
+    """Take an endpoint out of service or back, or give it a new key or purchase price from now on."""
 
     state: State | None = None
+    api_key: str | None = None
     purchase: PurchaseBody | None = None
 
 
@@ -148,14 +151,15 @@ async def add_endpoint(office: Office, command: Command, body: EndpointBody) -> 
             model_id=model,
             base_url=body.base_url,
             upstream_model=body.upstream_model or model,
-            api_key=body.api_key,
+            sealed_key="",
             purchase_tariff_id=tariff.id,
             disconnect=body.disconnect,
             state="in_service",
             created_at_ns=now_ns,
         )
-        return _endpoint(await registry.add(connection, endpoint), tariff)
+        return _endpoint(await registry.add(connection, office.vault, endpoint, body.api_key), tariff)
 
+    await reach.check(base_url(body.base_url), parse_networks(office.settings.endpoint_networks))
     added = await once(office, command, EndpointShown, work)
     await office.catalog_changed()
     return added
@@ -170,13 +174,15 @@ async def show_endpoint(office: Office, endpoint_id: str) -> EndpointShown:
 
 @router.patch("/endpoints/{endpoint_id}")
 async def change_endpoint(office: Office, command: Command, endpoint_id: str, body: EndpointChange) -> EndpointShown:
-    """Change an endpoint's state or purchase price."""
+    """Change an endpoint's state, key or purchase price."""
 
     async def work(connection: Connection) -> EndpointShown:
         endpoint = await registry.get(connection, endpoint_id)
         if body.purchase is not None:
             supplier = await suppliers.get(connection, endpoint.supplier_id)
             await _publish(connection, endpoint.purchase_tariff_id, supplier, body.purchase, office.wall_ns())
+        if body.api_key is not None:
+            endpoint = await registry.set_key(connection, office.vault, endpoint_id, body.api_key)
         if body.state is not None:
             endpoint = await registry.set_state(connection, endpoint_id, body.state)
         return await _current(connection, endpoint)
@@ -236,7 +242,7 @@ def _endpoint(endpoint: EndpointRecord, tariff: PurchaseTariff) -> EndpointShown
         model=endpoint.model_id,
         base_url=endpoint.base_url,
         upstream_model=endpoint.upstream_model,
-        api_key_set=bool(endpoint.api_key),
+        api_key_set=bool(endpoint.sealed_key),
         disconnect=endpoint.disconnect,
         state=endpoint.state,
         purchase=PurchaseShown(

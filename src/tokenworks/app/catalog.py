@@ -49,7 +49,7 @@ def _endpoint(endpoint: EndpointRecord, price: PurchaseTariff) -> Endpoint:
         model=endpoint.model_id,
         base_url=endpoint.base_url,
         upstream_model=endpoint.upstream_model,
-        api_key=endpoint.api_key,
+        api_key=endpoint.sealed_key,
         tariff=price.name,
         currency=price.currency,
         rate=price.rate,

@@ -34,6 +34,7 @@ from tokenworks.base import bus, clock, config, database, log
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault, Pool
+from tokenworks.base.vault import Vault
 from tokenworks.console import ConsoleContext, books
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
@@ -138,6 +139,7 @@ class _Office:
             checks=verification.CHECKS,
             health={"bus": self._bus_state},
             metrics=self._registry,
+            vault=Vault(self._settings.master_keys),
         )
 
     async def _bus_state(self) -> str:

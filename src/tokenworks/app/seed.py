@@ -19,6 +19,7 @@ from tokenworks.app.ladders import Step
 from tokenworks.base import clock, log
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
+from tokenworks.base.vault import Vault
 from tokenworks.core.amounts import parse
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.core.snapshot import Model
@@ -168,9 +169,11 @@ def _credit(credit: ladders.Credit, entity: LegalEntity, now_ns: int) -> Offer:
 
 async def _engine(connection: Connection, settings: Settings, now_ns: int) -> None:
     """The embedded engine as an endpoint of its supplier, at the address it has this time."""
+    vault = Vault(settings.master_keys)
+    vault.ready()
     address = f"http://127.0.0.1:{settings.engine_port}/v1"
     if await _known(registry.get(connection, ENDPOINT)) is not None:
-        await registry.move(connection, ENDPOINT, address, settings.engine_api_key)
+        await registry.move(connection, vault, ENDPOINT, address, settings.engine_api_key)
         return
     supplier = await _known(suppliers.get(connection, SUPPLIER)) or await suppliers.add(
         connection, Supplier(id=SUPPLIER, name="Embedded Engine Works", currency=CURRENCY, created_at_ns=now_ns)
@@ -180,6 +183,7 @@ async def _engine(connection: Connection, settings: Settings, now_ns: int) -> No
         await models.add(connection, _model(now_ns))
     await registry.add(
         connection,
+        vault,
         EndpointRecord(
             id=ENDPOINT,
             site="main",
@@ -187,12 +191,13 @@ async def _engine(connection: Connection, settings: Settings, now_ns: int) -> No
             model_id=MODEL,
             base_url=address,
             upstream_model=MODEL,
-            api_key=settings.engine_api_key,
+            sealed_key="",
             purchase_tariff_id=price.id,
             disconnect="stop",
             state="in_service",
             created_at_ns=now_ns,
         ),
+        settings.engine_api_key,
     )
 
 

@@ -51,6 +51,7 @@ def throwaway(data: Path, given: Settings) -> Settings:
         gateway_name="",
         admin_token="",
         engine_api_key="",
+        master_key_file="",
         carrier_url="",
         embedded_engine=True,
         demo_operator=True,

@@ -25,8 +25,9 @@ from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault
 from tokenworks.base.processes import StartFault
+from tokenworks.base.vault import Vault, VaultFault
 
-FAULTS = (StartFault, DatabaseFault, BusFault, OSError)
+FAULTS = (StartFault, DatabaseFault, BusFault, VaultFault, OSError)
 """What can keep a system from starting; `sentence` tells each in one sentence."""
 
 _log = log.get(__name__)
@@ -151,6 +152,7 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
         admin_token=settings.admin_token or claim.secret(settings.data, "admin-token"),
         engine_api_key=settings.engine_api_key or claim.secret(settings.data, "engine-key"),
     )
+    Vault(settings.master_keys).ready()
     if settings.embedded_engine:
         settings = replace(settings, engine_port=await ports.free_port(settings.engine_port, "TOKENWORKS_ENGINE_PORT"))
     plan = _Plan(

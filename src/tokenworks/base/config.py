@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from tokenworks.core.amounts import AmountFault
 from tokenworks.core.caps import parse_caps
+from tokenworks.core.networks import NetworkFault, parse_networks
 
 PREFIX = "TOKENWORKS_"
 
@@ -64,6 +65,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     embedded_engine: Annotated[bool, Meta(description="run the embedded llama.cpp engine with SmolLM2-135M")] = True
     engine_api_key: Annotated[str, Meta(description="key the embedded engine asks for; made by itself")] = ""
     demo_operator: Annotated[bool, Meta(description="seed the demonstration operator into an empty database")] = True
+    master_key_file: Annotated[
+        str, Meta(description="master keys that seal suppliers' secrets; empty is `secrets/master-keys` in `data_dir`")
+    ] = ""
+    endpoint_networks: Annotated[
+        str, Meta(description="networks besides public ones that endpoints may be in, such as `10.0.0.0/8 fd00::/8`")
+    ] = "127.0.0.0/8 ::1/128"
     carrier_url: Annotated[str, Meta(description="carrier-billing API; empty uses the built-in sandbox carrier")] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least severe line logged")] = (
         "info"
@@ -213,6 +220,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.lake_dir).expanduser().absolute() if self.lake_dir else self.data / "lake"
 
     @property
+    def master_keys(self) -> Path:
+        """File of the master keys."""
+        if self.master_key_file:
+            return Path(self.master_key_file).expanduser().absolute()
+        return self.data / "secrets" / "master-keys"
+
+    @property
     def journal_dir(self) -> Path:
         """Folder of the gateway workers' journals."""
         return self.data / "journal"
@@ -238,6 +252,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             parse_caps(getattr(settings, field))
         except AmountFault as fault:
             raise SettingsFault(f"{variable(field)}={getattr(settings, field)!r}: {fault}") from fault
+    try:
+        parse_networks(settings.endpoint_networks)
+    except NetworkFault as fault:
+        raise SettingsFault(f"{variable('endpoint_networks')}={settings.endpoint_networks!r}: {fault}") from fault
     return settings
 
 

@@ -18,6 +18,7 @@ from tokenworks.cli import (
     parties,
     restart,
     sales,
+    secrets,
     sim,
     supplies,
     system,
@@ -55,7 +56,12 @@ _GROUPS = {
         "lake": lake.lake,
     },
     "Supply": {"suppliers": supplies.suppliers, "endpoints": supplies.endpoints, "models": supplies.models},
-    "Keeping": {"backup": backups.backup, "journal": journals.journals, "restart": restart.restart},
+    "Keeping": {
+        "backup": backups.backup,
+        "journal": journals.journals,
+        "restart": restart.restart,
+        "secrets": secrets.secrets,
+    },
     "Measurements": {"bench": bench.bench},
 }
 

@@ -165,5 +165,15 @@ def set_endpoint_state(session: Session, endpoint_id: str, state: State) -> None
     session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"state": state.value}))
 
 
+@command(endpoints, "set-key")
+def set_endpoint_key(
+    session: Session,
+    endpoint_id: str,
+    api_key: Annotated[str, typer.Argument(metavar="KEY", help="The endpoint's key; - reads it from standard input.")],
+) -> None:
+    """Give an endpoint another key; it is sealed in the database and never shown."""
+    session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"api_key": values.secret(api_key)}))
+
+
 def _option(token_class: str) -> str:
     return f"--{token_class.replace('_', '-')}-price"

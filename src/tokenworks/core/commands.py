@@ -21,6 +21,7 @@ class CommandCode(Enum):
     CARRIER_UNAVAILABLE = "carrier_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
     LAKE_UNAVAILABLE = "lake_unavailable"
+    SECRETS_UNAVAILABLE = "secrets_unavailable"
 
 
 class CommandRefused(Exception):

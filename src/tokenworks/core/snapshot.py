@@ -29,6 +29,7 @@ class Model(msgspec.Struct, frozen=True):
 class Endpoint(msgspec.Struct, frozen=True):
     """One place that serves a model, from a supplier at a purchase price. `base_url` ends before `/chat/completions`.
 
+    `api_key` is sealed on its way to the gateways, which open it.
     `disconnect`: when the customer goes away, `stop` the endpoint or `drain` its answer.
     """
 

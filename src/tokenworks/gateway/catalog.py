@@ -5,10 +5,13 @@ Readers take what they need at admission and keep it, so a swap never changes a 
 
 import msgspec
 
-from tokenworks.base import clock
+from tokenworks.base import clock, log
+from tokenworks.base.vault import Vault, VaultFault, is_sealed
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Catalog, Endpoint, Model
 from tokenworks.core.tariff import Tariff
+
+_log = log.get(__name__)
 
 _NONE_YET = Refusal(Code.STALE_SNAPSHOT, "The gateway has no catalog yet. Retry shortly.", retry_after_ms=1_000)
 _STALE = Refusal(
@@ -27,7 +30,9 @@ class Route(msgspec.Struct, frozen=True):
 class CatalogInUse:
     """The newest catalog a worker knows, and when it was last confirmed."""
 
-    def __init__(self, stale_ms: int) -> None:
+    def __init__(self, stale_ms: int, vault: Vault | None = None) -> None:
+        self._vault = vault
+        self._has_unopened = False
         self._stale_ns = stale_ms * clock.MS
         self._routes: dict[str, Route] = {}
         self._confirmed_ns: int | None = None
@@ -48,13 +53,34 @@ class CatalogInUse:
     def take(self, catalog: Catalog) -> bool:
         """Use this catalog from now on; the same one again only confirms it. Whether it is another one."""
         self._confirmed_ns = clock.boot_ns()
-        if catalog is self._catalog:
+        if catalog is self._catalog and not self._may_open_more():
             return False
         self._catalog = catalog
+        catalog = self._opened(catalog)
         self._routes = {model.id: _route(model, catalog) for model in catalog.models.values()}
         self.tariffs = catalog.tariffs
         self.models = tuple(catalog.models.values())
         return True
+
+    def _may_open_more(self) -> bool:
+        return self._has_unopened and self._vault is not None and self._vault.has_changed()
+
+    def _opened(self, catalog: Catalog) -> Catalog:
+        """The catalog with the endpoints' own keys. One whose key does not open cannot be used, and is left out."""
+        self._has_unopened = False
+        endpoints: list[Endpoint] = []
+        for endpoint in catalog.endpoints:
+            if self._vault is None or not is_sealed(endpoint.api_key):
+                endpoints.append(endpoint)
+                continue
+            try:
+                api_key = self._vault.open(endpoint.api_key, endpoint.id)
+            except VaultFault as fault:
+                self._has_unopened = True
+                _log.error("an endpoint cannot be used: %s", fault, extra={"endpoint": endpoint.id})
+            else:
+                endpoints.append(msgspec.structs.replace(endpoint, api_key=api_key))
+        return msgspec.structs.replace(catalog, endpoints=tuple(endpoints))
 
     def route(self, model: str) -> Route | Refusal:
         """How to serve a model."""

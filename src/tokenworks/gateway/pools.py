@@ -4,16 +4,33 @@ Reports how an attempt went as values; which endpoint to try is decided elsewher
 """
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
+from tokenworks.base.hosts import LOOPBACK
+from tokenworks.core.networks import parse_networks, why_refused
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.gateway.flow import Errands, Interrupt, Wait
 from tokenworks.gateway.server import TICK_MS
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host, in the order in which they should be tried."""
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """As the system's resolver has it now."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class _Refused(Exception):
+    """An endpoint's name leads where endpoints may not be."""
 
 
 class Pool:
@@ -73,14 +90,17 @@ class Pool:
 class Upstreams:
     """All pools of a worker, by endpoint."""
 
-    def __init__(self, settings: Settings, errands: Errands) -> None:
+    def __init__(self, settings: Settings, errands: Errands, resolve: Resolve = resolve) -> None:
         self._settings = settings
+        self._resolve = resolve
         self._errands = errands
         self._pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._tls: ssl.SSLContext | None = None
         self._silence_ticks = -(-settings.endpoint_silence_ms // TICK_MS)
         self._idle_ticks = -(-settings.endpoint_idle_ms // TICK_MS)
+        self._networks = parse_networks(settings.endpoint_networks)
+        self._engine = (LOOPBACK, settings.engine_port) if settings.embedded_engine else None
 
     async def send(self, endpoint: Endpoint, sending: Sending) -> Upstream | Unreachable:
         """Send a request and wait for the head of the answer.
@@ -142,9 +162,9 @@ class Upstreams:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_ms / 1000):
-                _, upstream = await loop.create_connection(
-                    lambda: Upstream(pool), pool.host, pool.port, ssl=self._tls_context() if pool.is_tls else None
-                )
+                upstream = await self._connected(pool, loop)
+        except _Refused as refused:
+            hand_over(Unreachable(f"{refused}; TOKENWORKS_ENDPOINT_NETWORKS allows networks"))
         except TimeoutError:
             hand_over(Unreachable(f"no connection within {self._settings.connect_timeout_ms} ms"))
         except (OSError, UnicodeError) as fault:
@@ -153,6 +173,25 @@ class Upstreams:
             # The request may have ended meanwhile; then the connection serves the next.
             if not hand_over(upstream):
                 pool.keep(upstream)
+
+    async def _connected(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> Upstream:
+        """Connect to an address that was judged, not to a name: it might lead elsewhere when it is asked again."""
+        judged = {each: self._why_refused(each, pool.port) for each in await self._resolve(pool.host, pool.port)}
+        allowed = [address for address, reason in judged.items() if not reason]
+        tls: dict[str, Any] = {"ssl": self._tls_context(), "server_hostname": pool.host} if pool.is_tls else {}
+        for number, address in enumerate(allowed, 1):
+            try:
+                async with asyncio.timeout(self._settings.connect_timeout_ms / 1000 / len(allowed)):
+                    _, upstream = await loop.create_connection(lambda: Upstream(pool), address, pool.port, **tls)
+            except (OSError, TimeoutError):
+                if number == len(allowed):
+                    raise
+            else:
+                return upstream
+        raise _Refused("; ".join(judged.values()))
+
+    def _why_refused(self, host: str, port: int) -> str:
+        return "" if (host, port) == self._engine else why_refused(host, self._networks)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -14,6 +14,7 @@ from tokenworks.base import clock, ids, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import Disk, GroupSync, JournalDamaged, JournalFault, JournalWriter, finish
+from tokenworks.base.vault import Vault
 from tokenworks.core import journal
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
@@ -83,7 +84,7 @@ class Worker:
         )
         self._leases = Leases(office, self._errands, self._records.append, settings, worker=name, epoch=journal_id)
         self._keys = Keys(office, self._errands, settings.key_cache_entries, settings.key_stale_ms)
-        self._catalog = CatalogInUse(settings.catalog_stale_ms)
+        self._catalog = CatalogInUse(settings.catalog_stale_ms, Vault(settings.master_keys))
         self._upstreams = Upstreams(settings, self._errands)
         self._board = Board(settings.endpoint_rest_ms * clock.MS)
         gateway = Gateway(

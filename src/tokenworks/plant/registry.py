@@ -5,12 +5,14 @@ tariff, which `supply` keeps; how well it answers is seen by the gateway, not he
 """
 
 import re
+from collections import Counter
 from typing import Literal
 
 import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, class_row
 
+from tokenworks.base.vault import Vault, key_of
 from tokenworks.core.commands import conflict, invalid, not_found
 from tokenworks.plant.addresses import base_url
 
@@ -21,16 +23,16 @@ Disconnect = Literal["stop", "drain"]
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TEXT_LENGTH_MAX = 256
 _API_KEY_LENGTH_MAX = 4096
-_SELECT = """SELECT id, site, supplier_id, model_id, base_url, upstream_model, api_key, purchase_tariff_id, disconnect,
-    state, created_at_ns FROM endpoint """
-_INSERT = """INSERT INTO endpoint (id, site, supplier_id, model_id, base_url, upstream_model, api_key,
+_SELECT = """SELECT id, site, supplier_id, model_id, base_url, upstream_model, sealed_key, purchase_tariff_id,
+    disconnect, state, created_at_ns FROM endpoint """
+_INSERT = """INSERT INTO endpoint (id, site, supplier_id, model_id, base_url, upstream_model, sealed_key,
         purchase_tariff_id, disconnect, state, created_at_ns)
-    VALUES (%(id)s, %(site)s, %(supplier_id)s, %(model_id)s, %(base_url)s, %(upstream_model)s, %(api_key)s,
+    VALUES (%(id)s, %(site)s, %(supplier_id)s, %(model_id)s, %(base_url)s, %(upstream_model)s, %(sealed_key)s,
         %(purchase_tariff_id)s, %(disconnect)s, %(state)s, %(created_at_ns)s) ON CONFLICT DO NOTHING"""
 
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint. `api_key` is a secret: it goes to the gateways and to nobody else."""
+    """One endpoint. `sealed_key` is its key as the database and the bus have it; only gateways open it."""
 
     id: str
     site: str
@@ -38,17 +40,19 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     base_url: str
     upstream_model: str
-    api_key: str
+    sealed_key: str
     purchase_tariff_id: str
     disconnect: Disconnect
     state: State
     created_at_ns: int
 
 
-async def add(connection: Connection, endpoint: EndpointRecord) -> EndpointRecord:
-    """Register an endpoint. Its supplier, model and purchase tariff exist already."""
-    checked = msgspec.structs.replace(endpoint, base_url=base_url(endpoint.base_url))
-    _check(checked)
+async def add(connection: Connection, vault: Vault, endpoint: EndpointRecord, api_key: str) -> EndpointRecord:
+    """Register an endpoint under this key. Its supplier, model and purchase tariff exist already."""
+    _check(endpoint, api_key)
+    checked = msgspec.structs.replace(
+        endpoint, base_url=base_url(endpoint.base_url), sealed_key=vault.seal(api_key, endpoint.id)
+    )
     cursor = await connection.execute(_INSERT, msgspec.structs.asdict(checked))
     if cursor.rowcount == 0:
         raise conflict(f"The endpoint {endpoint.id!r} exists already.", "id")
@@ -85,20 +89,48 @@ async def set_state(connection: Connection, endpoint_id: str, state: State) -> E
     return await get(connection, endpoint_id)
 
 
-async def move(connection: Connection, endpoint_id: str, address: str, api_key: str) -> EndpointRecord:
-    """The same endpoint answers at another address or asks for another key."""
+async def move(connection: Connection, vault: Vault, endpoint_id: str, address: str, api_key: str) -> EndpointRecord:
+    """The same endpoint answers at another address and asks for this key."""
+    await connection.execute("UPDATE endpoint SET base_url = %s WHERE id = %s", (base_url(address), endpoint_id))
+    return await set_key(connection, vault, endpoint_id, api_key)
+
+
+async def set_key(connection: Connection, vault: Vault, endpoint_id: str, api_key: str) -> EndpointRecord:
+    """The endpoint asks for this key."""
+    _check_key(api_key)
     await connection.execute(
-        "UPDATE endpoint SET base_url = %s, api_key = %s WHERE id = %s", (base_url(address), api_key, endpoint_id)
+        "UPDATE endpoint SET sealed_key = %s WHERE id = %s", (vault.seal(api_key, endpoint_id), endpoint_id)
     )
     return await get(connection, endpoint_id)
 
 
-def _check(endpoint: EndpointRecord) -> None:
+async def seal_again(connection: Connection, vault: Vault) -> int:
+    """Seal every key with the newest master key; gives how many were sealed with another one."""
+    newest = vault.key_ids[-1]
+    cursor = await connection.execute(
+        "SELECT id, sealed_key FROM endpoint WHERE sealed_key <> '' ORDER BY id FOR NO KEY UPDATE"
+    )
+    older = [(str(row[0]), str(row[1])) for row in await cursor.fetchall() if key_of(str(row[1])) != newest]
+    for endpoint_id, sealed in older:
+        await set_key(connection, vault, endpoint_id, vault.open(sealed, endpoint_id))
+    return len(older)
+
+
+async def sealed_with(connection: Connection) -> dict[str, int]:
+    """How many endpoints' keys each master key has sealed."""
+    cursor = await connection.execute("SELECT sealed_key FROM endpoint WHERE sealed_key <> ''")
+    return dict(Counter(key_of(str(row[0])) for row in await cursor.fetchall()))
+
+
+def _check(endpoint: EndpointRecord, api_key: str) -> None:
     for field, text in (("id", endpoint.id), ("site", endpoint.site)):
         if not _ID.fullmatch(text):
             raise invalid(f"{field} has 1 to 64 lower-case letters, digits and . _ -", field)
     if not 0 < len(endpoint.upstream_model) <= _TEXT_LENGTH_MAX:
         raise invalid(f"upstream_model has 1 to {_TEXT_LENGTH_MAX} characters.", "upstream_model")
-    key = endpoint.api_key
-    if len(key) > _API_KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
+    _check_key(api_key)
+
+
+def _check_key(api_key: str) -> None:
+    if len(api_key) > _API_KEY_LENGTH_MAX or not api_key.isascii() or not api_key.isprintable():
         raise invalid("api_key has printable ASCII characters only.", "api_key")

@@ -88,6 +88,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._orders = count(1)
         self._serials = count(1)
         self._cancelled = 0
+        self._addresses: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._sync_ns: Callable[[Process], int] = lambda _: 0
 
     # --- clocks
@@ -166,9 +168,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.call_at_ns(self.now_ns + self._sync_ns(PROCESS.get()), _work, done, func, args)
         return done
 
+    async def getaddrinfo(self, host: Any, port: Any, **more: Any) -> Any:
+        """A public address for each name, of which `create_connection` knows whose it is."""
+        del more
+        address = self._addresses.setdefault(str(host), f"1.0.0.{len(self._addresses) + 1}")
+        self._names[address] = str(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))]
+
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
         """Connect to a simulated address."""
         del more
+        host = self._names.get(host, host)
         protocol = protocol_factory()
         transport = await self.network.connect(PROCESS.get(), protocol, f"{host}:{port}")
         return transport, protocol

@@ -147,7 +147,7 @@ CREATE TABLE endpoint (
     model_id text COLLATE "C" NOT NULL REFERENCES model,
     base_url text NOT NULL,
     upstream_model text NOT NULL,
-    api_key text NOT NULL,
+    sealed_key text NOT NULL CHECK (sealed_key = '' OR sealed_key LIKE 'sealed:v1:%'),
     purchase_tariff_id text COLLATE "C" NOT NULL,
     disconnect text NOT NULL CHECK (disconnect IN ('stop', 'drain')),
     state text NOT NULL CHECK (state IN ('in_service', 'out_of_service')),
