@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 
 from stand_in_office import SECRET, StandInOffice, catalog, endpoint
 from supplier import Supplier, supplier
@@ -117,6 +118,16 @@ class Bench:
     def use(self, used: Catalog) -> None:
         """Swap the catalog."""
         self.gateway.catalog.take(used)
+
+    def know(self, **about: Any) -> None:
+        """Swap the catalog for one that says more of the model `m`."""
+        endpoints = (endpoint(each.url, f"ep_{number}") for number, each in enumerate(self.suppliers, 1))
+        self.use(catalog(*endpoints, **about))
+
+    @property
+    def official(self) -> openai.AsyncOpenAI:
+        """A customer with OpenAI's own client, which retries nothing."""
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=SECRET, max_retries=0)
 
     def tick(self, times: int = 1) -> None:
         """What the worker does every 250 ms."""

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,7 @@ def bucket(bucket_id: str = "bkt_1", account: str = ACCOUNT, models: tuple[str, 
 
 def endpoint(url: str, endpoint_id: str = "ep_1", **more: str) -> Endpoint:
     """An endpoint for the model `m`."""
-    fields = {"upstream_model": "up", "api_key": "up-key"} | more
+    fields: dict[str, Any] = {"upstream_model": "up", "api_key": "up-key"} | more
     return Endpoint(
         id=endpoint_id,
         supplier_id="sup_1",
@@ -49,9 +50,13 @@ def endpoint(url: str, endpoint_id: str = "ep_1", **more: str) -> Endpoint:
     )
 
 
-def catalog(*endpoints: Endpoint, version: int = 1) -> Catalog:
-    """The model `m` with a small window, so that balances in tests can be small; `lonely` has no endpoint."""
+def catalog(*endpoints: Endpoint, version: int = 1, **about: Any) -> Catalog:
+    """The model `m` with a small window, so that balances in tests can be small; `lonely` has no endpoint.
+
+    `about` is more of what is known of `m`.
+    """
     models = {name: Model(name, 4_096, 100, "tests", 1_700_000_000) for name in ("m", "lonely")}
+    models["m"] = msgspec.structs.replace(models["m"], **about)
     tariff = Tariff("personal", 1, "token", {"*/*": flat(1_000_000)})
     return Catalog(version, 0, models, endpoints, {"personal": tariff})
 

@@ -225,6 +225,11 @@ def status(code: int, body: dict[str, Any] | None = None, *fields: str) -> Act:
     return raw(answer(code, json.dumps(body or {}).encode(), *fields), keep=True)
 
 
+def ok(body: dict[str, Any]) -> Act:
+    """An unstreamed answer with this body."""
+    return status(200, body)
+
+
 def hang_up() -> Act:
     """Close without a byte."""
     return raw(b"")

@@ -270,6 +270,7 @@ async def test_the_models_are_listed(tmp_path: Path) -> None:
             "object": "model",
             "created": 1_700_000_000,
             "owned_by": "tests",
+            "tokenworks": {"apis": ["chat"]},
         }
         assert error(await client.get("/v1/models/x%2Fy")) == (404, "model_not_found")
 

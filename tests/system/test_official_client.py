@@ -134,3 +134,20 @@ async def test_bad_bodies(customer: Customer, body: bytes, status: int, code: st
     with pytest.raises(openai.APIStatusError) as refused:
         await customer.client.post("/chat/completions", cast_to=object, content=body)
     assert (refused.value.status_code, refused.value.code) == (status, code)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_completion_of_the_embedded_engine_is_charged_to_the_token(customer: Customer, streams: bool) -> None:
+    customer.buy(PACKAGE)
+    create = customer.client.completions.with_raw_response.create
+    if streams:
+        raw = await create(model=MODEL, prompt="Three rivers:", max_tokens=8, stream=True)
+        texts = [each.choices[0].text async for each in raw.parse() if each.choices]
+    else:
+        raw = await create(model=MODEL, prompt="Three rivers:", max_tokens=8)
+        texts = [raw.parse().choices[0].text]
+    assert "".join(texts)
+    record = customer.record(raw.headers["x-request-id"])
+    assert (record["basis"], record["ending"], record["flags"]) == ("reported", "finished", [])
+    assert 0 < record["tokens"]["output"] <= 8
+    assert customer.left() == 10_000_000 - record["tokens"]["total"]

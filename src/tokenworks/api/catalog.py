@@ -26,6 +26,7 @@ class ModelBody(Body):
     """A model as customers know it. `output_max` left out is the whole context window.
 
     `hidden_reasoning`: it may write output tokens that no stream shows, so all that it may write is always reserved.
+    `apis`: what it is offered on; `chat` means chat completions and messages.
     """
 
     id: str
@@ -34,6 +35,7 @@ class ModelBody(Body):
     owned_by: str = ""
     bytes_per_token: int = 4
     hidden_reasoning: bool = False
+    apis: list[snapshot.Api] = Field(default_factory=lambda: ["chat"])
 
 
 class ModelShown(BaseModel):
@@ -45,6 +47,7 @@ class ModelShown(BaseModel):
     owned_by: str
     bytes_per_token: int
     hidden_reasoning: bool
+    apis: list[snapshot.Api]
     created_at: str
 
 
@@ -229,6 +232,7 @@ def new_model(body: ModelBody, at_ns: int) -> snapshot.Model:
         created_s=at_ns // clock.SECOND,
         bytes_per_token=body.bytes_per_token,
         hidden_reasoning=body.hidden_reasoning,
+        apis=tuple(body.apis),
     )
 
 
@@ -241,6 +245,7 @@ def model_shown(model: snapshot.Model) -> ModelShown:
         owned_by=model.owned_by,
         bytes_per_token=model.bytes_per_token,
         hidden_reasoning=model.hidden_reasoning,
+        apis=list(model.apis),
         created_at=at(model.created_s * clock.SECOND),
     )
 

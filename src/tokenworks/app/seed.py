@@ -207,6 +207,7 @@ def _model(now_ns: int) -> Model:
         context_window=CONTEXT_TOKENS,
         output_max=CONTEXT_TOKENS,
         owned_by="HuggingFaceTB",
+        apis=("chat", "completions"),
         created_s=now_ns // clock.SECOND,
     )
 

@@ -37,6 +37,15 @@ _MODEL_COLUMNS = {
 _PRICE = "Purchase price of a million {} tokens in the supplier's currency, for example 0.3."
 
 
+class Api(StrEnum):
+    """What a model is offered on."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+
+
 class State(StrEnum):
     """Whether dispatch may choose an endpoint."""
 
@@ -96,6 +105,10 @@ def add_model(
     hidden_reasoning: Annotated[
         bool, typer.Option("--hidden-reasoning", help="It writes tokens that no stream shows: reserve in full.")
     ] = False,
+    apis: Annotated[
+        list[Api] | None,
+        typer.Option("--api", help="What it is offered on; may be given several times.", show_default="chat"),
+    ] = None,
 ) -> None:
     """Add a model; endpoints that serve it come with `endpoints add`."""
     session.add(
@@ -105,6 +118,7 @@ def add_model(
         output_max=output_max,
         owned_by=owned_by,
         hidden_reasoning=hidden_reasoning,
+        apis=[api.value for api in apis or (Api.CHAT,)],
     )
 
 
@@ -137,6 +151,10 @@ def add_endpoint(
     context_window: Annotated[int | None, typer.Option(min=1, help="Of a new model, in tokens.")] = None,
     output_max: Annotated[int | None, typer.Option(min=1, help="Of a new model: its longest output.")] = None,
     owned_by: Annotated[str, typer.Option(metavar="NAME", help="Of a new model: who made it.")] = "",
+    apis: Annotated[
+        list[Api] | None,
+        typer.Option("--api", help="Of a new model: what it is offered on.", show_default="chat"),
+    ] = None,
     disconnect: Annotated[
         Disconnect, typer.Option(help="When a customer goes away: stop the endpoint or drain its answer.")
     ] = Disconnect.STOP,
@@ -144,7 +162,8 @@ def add_endpoint(
     """Add an endpoint; gateways use it at once, without a restart."""
     bought = {"input": input_price, "output": output_price, "cached_input": cached_input_price}
     purchase = {name: values.currency_price(text, _option(name)) for name, text in bought.items() if text}
-    described = {"context_window": context_window, "output_max": output_max, "owned_by": owned_by}
+    offered = [api.value for api in apis or ()]
+    described = {"context_window": context_window, "output_max": output_max, "owned_by": owned_by, "apis": offered}
     about = {name: value for name, value in described.items() if value}
     session.add(
         "/endpoints",

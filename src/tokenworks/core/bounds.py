@@ -17,7 +17,10 @@ class InputBound(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What can be seen of a request without a tokenizer. `output_max` 0 means that the customer set no limit."""
+    """What can be seen of a request without a tokenizer. `output_max` 0 means that the customer set no limit.
+
+    `messages` that are prompts of their own have a context window each; see `need_of_prompts`.
+    """
 
     text_bytes: int
     messages: int
@@ -43,3 +46,18 @@ def need(shape: Shape, formula: InputBound, context_window: int, model_output_ma
     )
     output = min(shape.output_max or model_output_max, model_output_max, context_window)
     return Need(min(tokens, context_window), output * shape.choices)
+
+
+def need_of_prompts(shape: Shape, formula: InputBound, context_window: int, model_output_max: int) -> Need:
+    """The same where each message is a prompt of its own, with a window of its own and the formula's fixed part.
+
+    `choices` are those of all prompts together. Where nothing is written, `model_output_max` is 0.
+    """
+    prompts = shape.messages
+    tokens = (
+        (formula.per_request + formula.per_message) * prompts
+        + formula.per_tool * shape.tools
+        + -(-shape.text_bytes * formula.per_1000_bytes // 1000)
+    )
+    output = min(shape.output_max or model_output_max, model_output_max, context_window)
+    return Need(min(tokens, context_window * prompts), output * shape.choices)

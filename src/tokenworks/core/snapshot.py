@@ -12,9 +12,15 @@ from tokenworks.core.amounts import Rounding
 from tokenworks.core.bounds import InputBound
 from tokenworks.core.tariff import Rate, Tariff
 
+Api = Literal["chat", "completions", "embeddings", "moderations"]
+"""What a model is offered on. `chat` is every API that is made a chat completion of: messages, responses."""
+
 
 class Model(msgspec.Struct, frozen=True):
-    """A model as customers know it. `hidden_reasoning`: it may write output tokens that no stream shows."""
+    """A model as customers know it. `hidden_reasoning`: it may write output tokens that no stream shows.
+
+    All endpoints of a model serve all of its `apis`.
+    """
 
     id: str
     context_window: int
@@ -24,6 +30,7 @@ class Model(msgspec.Struct, frozen=True):
     formula: InputBound = InputBound()
     bytes_per_token: int = 4
     hidden_reasoning: bool = False
+    apis: tuple[Api, ...] = ("chat",)
 
 
 class Endpoint(msgspec.Struct, frozen=True):

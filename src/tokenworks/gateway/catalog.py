@@ -8,7 +8,7 @@ import msgspec
 from tokenworks.base import clock, log
 from tokenworks.base.vault import Vault, VaultFault, is_sealed
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Catalog, Endpoint, Model
+from tokenworks.core.snapshot import Api, Catalog, Endpoint, Model
 from tokenworks.core.tariff import Tariff
 
 _log = log.get(__name__)
@@ -35,6 +35,7 @@ class CatalogInUse:
         self._has_unopened = False
         self._stale_ns = stale_ms * clock.MS
         self._routes: dict[str, Route] = {}
+        self._others: dict[tuple[str, Api], Route] = {}
         self._confirmed_ns: int | None = None
         self._catalog: Catalog | None = None
         self.tariffs: dict[str, Tariff] = {}
@@ -48,7 +49,8 @@ class CatalogInUse:
     @property
     def endpoint_ids(self) -> set[str]:
         """All endpoints."""
-        return {endpoint.id for route in self._routes.values() for endpoint in route.endpoints}
+        routes = (*self._routes.values(), *self._others.values())
+        return {endpoint.id for route in routes for endpoint in route.endpoints}
 
     def take(self, catalog: Catalog) -> bool:
         """Use this catalog from now on; the same one again only confirms it. Whether it is another one."""
@@ -57,7 +59,11 @@ class CatalogInUse:
             return False
         self._catalog = catalog
         catalog = self._opened(catalog)
-        self._routes = {model.id: _route(model, catalog) for model in catalog.models.values()}
+        routes = {model.id: _route(model, catalog) for model in catalog.models.values()}
+        self._routes = {name: route for name, route in routes.items() if "chat" in route.model.apis}
+        self._others = {
+            (name, api): route for name, route in routes.items() for api in route.model.apis if api != "chat"
+        }
         self.tariffs = catalog.tariffs
         self.models = tuple(catalog.models.values())
         return True
@@ -88,12 +94,27 @@ class CatalogInUse:
             return _NONE_YET
         if clock.boot_ns() - self._confirmed_ns > self._stale_ns:
             return _STALE
-        route = self._routes.get(model)
-        if route is None:
-            return Refusal(
-                Code.MODEL_NOT_FOUND, f"The model {model!r} does not exist here. GET /v1/models lists them.", "model"
-            )
-        return route
+        return self._routes.get(model) or self._none(model, "chat")
+
+    def route_other(self, model: str, api: Api) -> Route | Refusal:
+        """How to serve a model where it is asked for something else than a chat completion."""
+        known = self.route(model)
+        if isinstance(known, Refusal) and known.code is Code.STALE_SNAPSHOT:
+            return known
+        return self._others.get((model, api)) or self._none(model, api)
+
+    def first(self, api: Api) -> str:
+        """The first model that is offered on an API; empty where none is."""
+        return min((model for model, offered in self._others if offered == api), default="")
+
+    def _none(self, model: str, api: Api) -> Refusal:
+        """Why there is no route."""
+        apis = next((known.apis for known in self.models if known.id == model), None)
+        if apis is None:
+            text = f"The model {model!r} does not exist here. GET /v1/models lists them."
+            return Refusal(Code.MODEL_NOT_FOUND, text, "model")
+        text = f"The model {model!r} is not offered for {api}, but for {' and '.join(apis)}. GET /v1/models lists them."
+        return Refusal(Code.MODEL_NOT_SUPPORTED, text, "model")
 
 
 def _route(model: Model, catalog: Catalog) -> Route:

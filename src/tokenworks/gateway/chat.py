@@ -13,12 +13,13 @@ from msgspec import Raw
 
 from tokenworks.core.bounds import Shape
 from tokenworks.core.refusals import Code, Refusal
+from tokenworks.gateway.other import Other
 from tokenworks.gateway.reading import UNREADABLE
 
 CHOICES_MAX = 16
 
 # Fields that shape the answer and never become part of the prompt. All others are counted as text.
-_KNOBS = frozenset(
+KNOBS = frozenset(
     {
         *("model", "max_tokens", "max_completion_tokens", "n", "stream", "stream_options", "stop", "seed", "user"),
         *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
@@ -30,10 +31,10 @@ _KNOBS = frozenset(
 # server, Hugging Face Transformers, Ollama, and OpenAI's Responses.
 _OTHER_LIMITS = ("n_predict", "n_cmpl", "max_new_tokens", "max_output_tokens", "max_length", "num_predict")
 # Vendors' names for what they charge beside the tokens of this model: searches, tools of theirs, other models.
-_EXTRAS = ("plugins", "models", "provider", "preset", "search_parameters", "cached_content", "extra_body")
+EXTRAS = ("plugins", "models", "provider", "preset", "search_parameters", "cached_content", "extra_body")
 # What these fields may be; any other value asks for more than text tokens within `max_tokens`, or for text that no
 # formula bounds.
-_HARMLESS: dict[str, tuple[object, ...]] = {
+HARMLESS: dict[str, tuple[object, ...]] = {
     "web_search_options": (None,),
     "audio": (None,),
     "prediction": (None,),
@@ -47,9 +48,9 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "enable_thinking": (None, False),
     "enable_search": (None, False),
     "enable_code_interpreter": (None, False),
-    **dict.fromkeys((*_OTHER_LIMITS, *_EXTRAS), (None,)),
+    **dict.fromkeys((*_OTHER_LIMITS, *EXTRAS), (None,)),
 }
-_READ = _KNOBS | _HARMLESS.keys()
+_READ = KNOBS | HARMLESS.keys()
 _TOOL_TYPES = frozenset({"function", "custom"})
 # Parts of a prompt whose tokens the formula of a model bounds.
 PART_TYPES = frozenset({"text", "refusal"})
@@ -57,13 +58,16 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class ChatRequest(msgspec.Struct, eq=False):
-    """A request as read. `fields` is the body, shallow; `shape` is what its bound is computed from."""
+    """A request as read. `fields` is the body, shallow; `shape` is what its bound is computed from. `other` is set
+    where something else than a chat completion is asked for.
+    """
 
     fields: dict[str, Raw]
     model: str
     shape: Shape
     stream: bool
     wants_usage: bool
+    other: Other | None = None
 
 
 class _Part(msgspec.Struct):
@@ -102,7 +106,7 @@ _shallow = msgspec.json.Decoder(dict[str, Raw]).decode
 _deep = msgspec.json.Decoder(_Body).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.encode
-_is_harmless_alone = _HARMLESS.keys().isdisjoint
+_is_harmless_alone = HARMLESS.keys().isdisjoint
 
 
 def parse(body: bytes) -> ChatRequest | Refusal:
@@ -120,7 +124,7 @@ def parse(body: bytes) -> ChatRequest | Refusal:
         return refusal
     text_bytes = 0
     for name, raw in fields.items():
-        if name not in _KNOBS:
+        if name not in KNOBS:
             text_bytes += len(bytes(raw))
     shape = Shape(
         text_bytes=text_bytes,
@@ -176,7 +180,7 @@ def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
             return unsupported(name, "names of fields are in lower case")
     if _is_harmless_alone(fields):
         return None
-    for name, harmless in _HARMLESS.items():
+    for name, harmless in HARMLESS.items():
         if name in fields and _any(fields[name]) not in harmless:
             return unsupported(name, "it can cost more than can be reserved for it")
     return None

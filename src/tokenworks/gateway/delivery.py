@@ -98,7 +98,7 @@ class Delivery(msgspec.Struct, eq=False):
     @property
     def is_clipped(self) -> bool:
         """Whether the customer gets less room for output than asked for, or than the model has."""
-        return self.output_limit < (self.request.shape.output_max or self.route.model.output_max)
+        return 0 < self.output_limit < (self.request.shape.output_max or self.route.model.output_max)
 
     def begin_attempt(self, endpoint: Endpoint, sending: Sending, gateway: Gateway) -> None:
         """The next endpoint is tried."""

@@ -42,8 +42,13 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
 
 async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upstream | Outcome | Refusal:
     """One attempt. A refusal means that another endpoint may be tried."""
-    body = chat.upstream_body(delivery.request, endpoint.upstream_model, delivery.output_limit)
-    sending = Sending(body, delivery.exchange.request_id)
+    request, other = delivery.request, delivery.request.other
+    if other is None:
+        body = chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit)
+        sending = Sending(body, delivery.exchange.request_id)
+    else:
+        body = other.body(request.fields, endpoint.upstream_model, delivery.output_limit)
+        sending = Sending(body, delivery.exchange.request_id, path=other.path)
     delivery.begin_attempt(endpoint, sending, gateway)
     delivery.exchange.drains = endpoint.disconnect == "drain"
     answer = await gateway.upstreams.send(endpoint, sending)

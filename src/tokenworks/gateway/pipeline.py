@@ -31,7 +31,7 @@ Parse = Callable[[bytes], chat.ChatRequest | Refusal]
 
 
 async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse) -> None:
-    """Serve one chat completion, or what a dialect makes one of."""
+    """Serve one chat completion, or what a dialect makes one of; or what is asked for in its place."""
     caller = await gateway.keys.authenticate(exchange.headers)
     if isinstance(caller, Refusal):
         return exchange.refuse(caller)
@@ -41,7 +41,11 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     route = admit(request, gateway)
     if isinstance(route, Refusal):
         return exchange.refuse(route)
-    bound = need(request.shape, route.model.formula, route.model.context_window, route.model.output_max)
+    model, other = route.model, request.other
+    if other is None:
+        bound = need(request.shape, model.formula, model.context_window, model.output_max)
+    else:
+        bound = other.need(request.shape, model)
     holding = gateway.leases.holding(caller.billing_account_id)
     tariffs = gateway.catalog.tariffs
     is_visible = request.stream and not route.model.hidden_reasoning
@@ -78,7 +82,11 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
 
 def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
     """How the model is served, if it is."""
-    route = gateway.catalog.route(request.model)
+    other = request.other
+    if other is None:
+        route = gateway.catalog.route(request.model)
+    else:
+        route = gateway.catalog.route_other(request.model, other.api)
     if isinstance(route, Route) and not route.endpoints:
         return Refusal(
             Code.ENDPOINT_UNAVAILABLE, f"No endpoint serves the model {request.model!r} now.", retry_after_ms=5_000

@@ -45,22 +45,23 @@ class Pool:
         self.host = url.hostname or ""
         self.is_tls = url.scheme == "https"
         self.port = url.port or (443 if self.is_tls else 80)
-        self._head = (
-            f"POST {url.path.rstrip('/')}/chat/completions HTTP/1.1\r\n"
+        self._path = url.path.rstrip("/")
+        self._fields = (
             f"host: {url.netloc.rpartition('@')[2]}\r\n"
             "user-agent: tokenworks\r\n"
             "accept-encoding: identity\r\n"
             "content-type: application/json\r\n"
             + (f"authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else "")
-        ).encode()
+        )
+        self._head = self._head_of("/chat/completions")
 
-    def message(self, body: bytes, request_id: str) -> bytes:
+    def message(self, sending: Sending) -> bytes:
         """A whole request."""
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._head,
-            request_id.encode(),
-            len(body),
-            body,
+            self._head_of(sending.path) if sending.path else self._head,
+            sending.request_id.encode(),
+            len(sending.body),
+            sending.body,
         )
 
     def opened(self, upstream: Upstream) -> None:
@@ -85,6 +86,9 @@ class Pool:
         self._idle_max = 0
         for upstream in list(self.idle):
             upstream.close()
+
+    def _head_of(self, path: str) -> bytes:
+        return f"POST {self._path}{path} HTTP/1.1\r\n{self._fields}".encode()
 
 
 class Upstreams:
@@ -201,7 +205,7 @@ class Upstreams:
 
 async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstream | Unreachable:
     sending.sent_ns = clock.boot_ns()
-    upstream.begin(pool.message(sending.body, sending.request_id))
+    upstream.begin(pool.message(sending))
     try:
         await upstream.head()
     except UpstreamBroken as fault:

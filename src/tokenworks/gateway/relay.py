@@ -11,13 +11,14 @@ from tokenworks.gateway.charge import checkpoint
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
+from tokenworks.gateway.other import Splits
 from tokenworks.gateway.passage import Passage
 from tokenworks.gateway.sse import EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")
 _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint fell silent within its answer.")
-_NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not a chat completion.")
+_NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not what was asked for.")
 
 # So many parts of an answer are kept apart; an answer in very small parts would take many times its size.
 _PARTS_MAX = 1_024
@@ -55,6 +56,8 @@ async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) 
             return Outcome("endpoint_broken", _NOT_AN_ANSWER)
     body = parts[0] if len(parts) == 1 and not gathered else bytes(gathered) + b"".join(parts)
     try:
+        if delivery.request.other is not None:
+            body = delivery.request.other.whole(body)
         answer = reading.whole_answer(body)
         if delivery.exchange.dialect is not None:
             delivery.exchange.dialect.read(body)
@@ -93,7 +96,9 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
     """Pass a stream on to its end, or until what is covered is used up and no more can be had."""
     exchange = delivery.exchange
     body = plain(upstream)
-    splitter = Splitter(gateway.settings.answer_bytes_max)
+    splitter: Splits = Splitter(gateway.settings.answer_bytes_max)
+    if delivery.request.other is not None:
+        splitter = delivery.request.other.splitter(splitter)
     stream = Passage(delivery)
     pace = _Checkpoints(delivery, gateway)
     while True:

@@ -1,6 +1,7 @@
 """Routes: which path and method is served by what, and what every request has in common when it cannot go on."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -9,16 +10,20 @@ from tokenworks.base.journal import JournalFault
 from tokenworks.core.bounds import need
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Model
-from tokenworks.gateway import messages, messages_request, pipeline
+from tokenworks.gateway import completions, embeddings, messages, messages_request, moderations, pipeline
 from tokenworks.gateway.catalog import Route
+from tokenworks.gateway.completions import Completions
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.dialect import dialect_of
+from tokenworks.gateway.embeddings import Embeddings
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
+from tokenworks.gateway.moderations import Moderations
 
 _MODELS = "/v1/models"
 _CHAT = "/v1/chat/completions"
 _METHODS = {
     **dict.fromkeys((_CHAT, messages.PATH, messages.COUNT_PATH), b"POST"),
+    **dict.fromkeys((completions.PATH, embeddings.PATH, moderations.PATH), b"POST"),
     **dict.fromkeys((_MODELS, "/healthz", "/readyz"), b"GET"),
 }
 _encode = msgspec.json.encode
@@ -55,11 +60,7 @@ class Routes:
         elif path == _CHAT:
             await pipeline.serve(exchange, self._gateway)
         elif method == b"POST":
-            exchange.dialect = dialect_of(path, exchange.request_id)
-            if path == messages.PATH:
-                await pipeline.serve(exchange, self._gateway, messages_request.parse)
-            else:
-                await self._count(exchange)
+            await self._serve_other(exchange, path)
         elif path == "/healthz":
             exchange.answer(200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -67,6 +68,25 @@ class Routes:
             exchange.answer(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"not ready"}')
         else:
             await self._models(exchange, unquote(path[len(_MODELS) + 1 :]))
+
+    async def _serve_other(self, exchange: Exchange, path: str) -> None:
+        """APIs that are made chat completions of, or are served in their place."""
+        exchange.dialect = dialect_of(path, exchange.request_id)
+        if path == messages.PATH:
+            await pipeline.serve(exchange, self._gateway, messages_request.parse)
+        elif path == messages.COUNT_PATH:
+            await self._count(exchange)
+        else:
+            other = self._other(path)
+            exchange.dialect = other
+            await pipeline.serve(exchange, self._gateway, other.parse)
+
+    def _other(self, path: str) -> Completions | Embeddings | Moderations:
+        if path == completions.PATH:
+            return Completions()
+        if path == embeddings.PATH:
+            return Embeddings()
+        return Moderations(lambda: self._gateway.catalog.first("moderations"))
 
     async def _count(self, exchange: Exchange) -> None:
         """The tokens of a message that is not created: the bound that would be reserved for its input."""
@@ -97,5 +117,6 @@ class Routes:
         return exchange.refuse(route)
 
 
-def _shown(model: Model) -> dict[str, str | int]:
-    return {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}
+def _shown(model: Model) -> dict[str, Any]:
+    shown = {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}
+    return shown | {"tokenworks": {"apis": model.apis}}

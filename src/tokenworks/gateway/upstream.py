@@ -36,11 +36,14 @@ class Unreachable(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct, eq=False):
-    """A request on its way to an endpoint. `sent_ns` is set when its bytes go out, 0 before."""
+    """A request on its way to an endpoint. `sent_ns` is set when its bytes go out, 0 before. `path` is set where it is
+    not a chat completion.
+    """
 
     body: bytes
     request_id: str
     sent_ns: int = 0
+    path: str = ""
 
 
 class Keeper(Protocol):

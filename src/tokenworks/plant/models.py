@@ -1,6 +1,7 @@
 """Models as customers know them: the registry's rows, read and added. Who serves a model is `plant.registry`'s."""
 
 import re
+from typing import get_args
 
 import msgspec
 from psycopg import AsyncConnection
@@ -9,16 +10,16 @@ from psycopg.rows import TupleRow
 from tokenworks.base import clock
 from tokenworks.core.bounds import InputBound
 from tokenworks.core.commands import conflict, invalid, not_found
-from tokenworks.core.snapshot import Model
+from tokenworks.core.snapshot import Api, Model
 
 Connection = AsyncConnection[TupleRow]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _SELECT = """SELECT id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request, tokens_per_message,
-    tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning FROM model """
+    tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis FROM model """
 _INSERT = """INSERT INTO model (id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request,
-        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
 
 async def add(connection: Connection, model: Model) -> Model:
@@ -35,6 +36,7 @@ async def add(connection: Connection, model: Model) -> Model:
             *msgspec.structs.astuple(model.formula),
             model.created_s * clock.SECOND,
             model.hidden_reasoning,
+            list(model.apis),
         ),
     )
     if cursor.rowcount == 0:
@@ -70,6 +72,9 @@ def _check(model: Model) -> None:
         raise invalid("context_window, output_max and bytes_per_token are at least 1.", "context_window")
     if model.output_max > model.context_window:
         raise invalid("output_max cannot exceed context_window.", "output_max")
+    unknown = [api for api in model.apis if api not in get_args(Api)]
+    if unknown or not model.apis or len(set(model.apis)) < len(model.apis):
+        raise invalid(f"apis names at least one of {', '.join(get_args(Api))}, each once.", "apis")
 
 
 def _model(row: TupleRow) -> Model:
@@ -82,4 +87,5 @@ def _model(row: TupleRow) -> Model:
         formula=InputBound(*row[5:9]),
         created_s=row[9] // clock.SECOND,
         hidden_reasoning=row[10],
+        apis=tuple(row[11]),
     )

@@ -134,6 +134,7 @@ CREATE TABLE model (
     output_max bigint NOT NULL CHECK (output_max > 0),
     bytes_per_token integer NOT NULL CHECK (bytes_per_token > 0),
     hidden_reasoning boolean NOT NULL,
+    apis text[] NOT NULL CHECK (cardinality(apis) > 0),
     tokens_per_request integer NOT NULL CHECK (tokens_per_request >= 0),
     tokens_per_message integer NOT NULL CHECK (tokens_per_message >= 0),
     tokens_per_tool integer NOT NULL CHECK (tokens_per_tool >= 0),
