@@ -25,6 +25,7 @@ class Code(Enum):
     INVALID_VALUE = "invalid_value"
     FIELD_NOT_SUPPORTED = "field_not_supported"
     MODEL_NOT_FOUND = "model_not_found"
+    RESPONSE_NOT_FOUND = "response_not_found"
     MODEL_NOT_SUPPORTED = "model_not_supported"
     CONTEXT_EXCEEDED = "context_length_exceeded"
     NO_MATCHING_BUCKET = "no_matching_bucket"

@@ -111,10 +111,15 @@ class CatalogInUse:
         """Why there is no route."""
         apis = next((known.apis for known in self.models if known.id == model), None)
         if apis is None:
-            text = f"The model {model!r} does not exist here. GET /v1/models lists them."
-            return Refusal(Code.MODEL_NOT_FOUND, text, "model")
+            return not_found(model)
         text = f"The model {model!r} is not offered for {api}, but for {' and '.join(apis)}. GET /v1/models lists them."
         return Refusal(Code.MODEL_NOT_SUPPORTED, text, "model")
+
+
+def not_found(model: str) -> Refusal:
+    """There is no such model."""
+    text = f"The model {model!r} does not exist here. GET /v1/models lists them."
+    return Refusal(Code.MODEL_NOT_FOUND, text, "model")
 
 
 def _route(model: Model, catalog: Catalog) -> Route:

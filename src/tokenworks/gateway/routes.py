@@ -10,20 +10,21 @@ from tokenworks.base.journal import JournalFault
 from tokenworks.core.bounds import need
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Model
-from tokenworks.gateway import completions, embeddings, messages, messages_request, moderations, pipeline
-from tokenworks.gateway.catalog import Route
+from tokenworks.gateway import completions, embeddings, messages, messages_request, moderations, pipeline, responses
+from tokenworks.gateway.catalog import not_found
 from tokenworks.gateway.completions import Completions
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.dialect import dialect_of
 from tokenworks.gateway.embeddings import Embeddings
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
 from tokenworks.gateway.moderations import Moderations
+from tokenworks.gateway.responses import Responses
 
 _MODELS = "/v1/models"
 _CHAT = "/v1/chat/completions"
 _METHODS = {
     **dict.fromkeys((_CHAT, messages.PATH, messages.COUNT_PATH), b"POST"),
-    **dict.fromkeys((completions.PATH, embeddings.PATH, moderations.PATH), b"POST"),
+    **dict.fromkeys((completions.PATH, embeddings.PATH, moderations.PATH, responses.PATH), b"POST"),
     **dict.fromkeys((_MODELS, "/healthz", "/readyz"), b"GET"),
 }
 _encode = msgspec.json.encode
@@ -52,7 +53,9 @@ class Routes:
     async def _serve(self, exchange: Exchange) -> None:
         path = exchange.path
         method = _METHODS.get(path) or (b"GET" if path.startswith(_MODELS + "/") else None)
-        if method is None:
+        if method is None and path.startswith(responses.PATH + "/"):
+            await self._not_kept(exchange)
+        elif method is None:
             exchange.refuse(Refusal(Code.ROUTE_NOT_FOUND, f"There is nothing at {path}."))
         elif exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
             refusal = Refusal(Code.METHOD_NOT_ALLOWED, f"Use {method.decode()} for {path}.")
@@ -77,11 +80,14 @@ class Routes:
         elif path == messages.COUNT_PATH:
             await self._count(exchange)
         else:
-            other = self._other(path)
+            other = self._other(exchange)
             exchange.dialect = other
             await pipeline.serve(exchange, self._gateway, other.parse)
 
-    def _other(self, path: str) -> Completions | Embeddings | Moderations:
+    def _other(self, exchange: Exchange) -> Completions | Embeddings | Moderations | Responses:
+        path = exchange.path
+        if path == responses.PATH:
+            return Responses(exchange.request_id)
         if path == completions.PATH:
             return Completions()
         if path == embeddings.PATH:
@@ -111,10 +117,16 @@ class Routes:
         if not model_id:
             listed = [_shown(model) for model in self._gateway.catalog.models]
             return exchange.answer(200, _encode({"object": "list", "data": listed}))
-        route = self._gateway.catalog.route(model_id)
-        if isinstance(route, Route):
-            return exchange.answer(200, _encode(_shown(route.model)))
-        return exchange.refuse(route)
+        found = next((model for model in self._gateway.catalog.models if model.id == model_id), None)
+        if found is None:
+            return exchange.refuse(not_found(model_id))
+        return exchange.answer(200, _encode(_shown(found)))
+
+    async def _not_kept(self, exchange: Exchange) -> None:
+        """A response by its id: there is none, whoever asks."""
+        caller = await self._gateway.keys.authenticate(exchange.headers)
+        response_id = unquote(exchange.path[len(responses.PATH) + 1 :].partition("/")[0])
+        exchange.refuse(caller if isinstance(caller, Refusal) else responses.not_kept(response_id))
 
 
 def _shown(model: Model) -> dict[str, Any]:
