@@ -88,6 +88,7 @@ async def test_a_stream_passes_as_it_came(gateway: Bench, wants_usage: bool) -> 
     async with gateway.client as client:
         told = await client.post(PATH, json={"model": "m", "prompt": PROMPT, "stream": True} | options)
     data = [line[6:] for line in told.text.split("\n") if line.startswith("data: ")]
+    bodies[2]["tokenworks"] = {"charged": [{"amount": "4", "unit": "token", "bucket": "bkt_1"}]}
     assert [json.loads(each) for each in data[:-1]] == (bodies if wants_usage else bodies[:2])
     assert data[-1] == "[DONE]"
     assert gateway.supplier.calls[0].body["stream_options"] == {"include_usage": True}

@@ -171,7 +171,10 @@ async def test_a_balance_that_is_used_up_ends_the_stream_as_its_limit_would(tmp_
         assert (told.status_code, len(text_of(events))) == (200, paid)
         assert [each["type"] for each in events[-3:]] == ["content_block_stop", "message_delta", "message_stop"]
         assert events[-2]["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
-        assert events[-2]["tokenworks"] == {"code": "balance_used_up"}
+        assert events[-2]["tokenworks"] == {
+            "code": "balance_used_up",
+            "charged": [{"amount": "40", "unit": "token", "bucket": "bkt_1"}],
+        }
         assert (events[-2]["usage"]["input_tokens"], events[-2]["usage"]["output_tokens"]) == (COUNTED_INPUT, paid)
         closing = await gateway.closing()
         flags = ("balance_short", "usage_missing")

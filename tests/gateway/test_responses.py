@@ -77,7 +77,10 @@ async def test_a_balance_that_is_used_up_leaves_it_incomplete(tmp_path: Path) ->
         last = events_of(told)[-1]
         assert (last["type"], last["response"]["status"]) == ("response.incomplete", "incomplete")
         assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
-        assert last["response"]["tokenworks"] == {"code": "balance_used_up"}
+        assert last["response"]["tokenworks"] == {
+            "code": "balance_used_up",
+            "charged": [{"amount": "40", "unit": "token", "bucket": "bkt_1"}],
+        }
         assert "[DONE]" not in told.text
         assert summary(await gateway.closing())[2] == Tokens(COUNTED_INPUT, output=paid)
 

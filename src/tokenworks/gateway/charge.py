@@ -7,7 +7,6 @@ The endpoint's usage is the basis when it is plausible, else our count, held wit
 import msgspec
 
 from tokenworks.base import clock
-from tokenworks.core import amounts
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import Basis, Checkpoint, Closing, Ending
 from tokenworks.core.purse import Charge, Part, charges_for
@@ -100,17 +99,3 @@ def counted(delivery: Delivery) -> Tokens:
     """Our own count: input by bytes, held to the bound; output as it was seen."""
     by_bytes = -(-delivery.request.shape.text_bytes // delivery.route.model.bytes_per_token)
     return Tokens(input=min(by_bytes, delivery.covered.input_max), output=delivery.tally.output)
-
-
-def charged_fields(charges: tuple[Charge, ...]) -> bytes:
-    """The header that tells the customer what the answer cost: `x-tokenworks-charged: 47 token`."""
-    if len(charges) == 1:
-        return b"x-tokenworks-charged: %b %b\r\n" % (
-            amounts.exact(charges[0].amount, charges[0].unit).encode(),
-            charges[0].unit.encode(),
-        )
-    sums: dict[str, int] = {}
-    for line in charges:
-        sums[line.unit] = sums.get(line.unit, 0) + line.amount
-    text = ", ".join(f"{amounts.exact(amount, unit)} {unit}" for unit, amount in sums.items())
-    return b"x-tokenworks-charged: %b\r\n" % (text.encode() or b"0")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from tokenworks.core.usage import Tokens
 from tokenworks.gateway import messages_answer as answer
@@ -19,13 +20,16 @@ PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _ANY_SIZE = 1 << 62
 
 
-class _Why(msgspec.Struct):
+class _Told(msgspec.Struct, omit_defaults=True):
+    """What the gateway says of an end: why it came early, and what is charged."""
+
     code: str = ""
+    charged: list[Raw] | None = None
 
 
 class _Chunk(msgspec.Struct):
     choices: list[answer.Choice] | None = None
-    tokenworks: _Why | None = None
+    tokenworks: _Told | None = None
 
 
 class _Block(msgspec.Struct):
@@ -53,7 +57,7 @@ class MessageStream:
         self._calls: dict[int, _Block] = {}
         self._finish_reason: str | None = None
         self._stopped_by = ""
-        self._why = ""
+        self._told = _Told()
 
     def events(self, data: bytes) -> bytes:
         """What whole events of the endpoint become."""
@@ -67,8 +71,8 @@ class MessageStream:
         """What the last events become, and the end of the message; `tokens` are what is charged for."""
         told = self.events(data) + self._close()
         stopped = answer.stop(self._finish_reason, self._stopped_by, self._stop_sequences, has_calls=bool(self._calls))
-        why = {"tokenworks": {"code": self._why}} if self._why else {}
-        told += _event("message_delta", delta=stopped, usage=answer.usage(tokens), **why)
+        more = {"tokenworks": self._told} if self._told != _Told() else {}
+        told += _event("message_delta", delta=stopped, usage=answer.usage(tokens), **more)
         return told + _event("message_stop")
 
     def _tell(self, data: bytes | None) -> bytes:
@@ -81,7 +85,7 @@ class MessageStream:
         except UNREADABLE:
             return b""  # `[DONE]`, or what no customer could read
         if chunk.tokenworks is not None:
-            self._why = chunk.tokenworks.code
+            self._told = _Told(chunk.tokenworks.code or self._told.code, chunk.tokenworks.charged)
         return told
 
     def _choice(self, choice: answer.Choice) -> bytes:

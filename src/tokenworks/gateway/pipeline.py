@@ -9,15 +9,16 @@ from tokenworks.base import clock
 from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull
 from tokenworks.core.bounds import Need, need
 from tokenworks.core.journal import Opening, Reserved
-from tokenworks.core.purse import Reservation
+from tokenworks.core.purse import Charge, Reservation
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.gateway import chat
 from tokenworks.gateway.catalog import Route
-from tokenworks.gateway.charge import charge, charged_fields, closing_bytes_max, counted
+from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
+from tokenworks.gateway.receipt import charged_fields, with_charges
 from tokenworks.gateway.relay import relay
 from tokenworks.gateway.upstream import Upstream
 
@@ -76,7 +77,7 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
         # Also where a fault nobody expected goes on from here: it costs this request its answer, not its closing.
         charges = charge(delivery, gateway, outcome)
     await gateway.records.durable()
-    finish(delivery, outcome, charged_fields(charges))
+    finish(delivery, outcome, charges)
     return None
 
 
@@ -149,11 +150,13 @@ async def deliver(delivery: Delivery, gateway: Gateway) -> Outcome:
     return outcome
 
 
-def finish(delivery: Delivery, outcome: Outcome, fields: bytes) -> None:
+def finish(delivery: Delivery, outcome: Outcome, charges: tuple[Charge, ...]) -> None:
     """The last bytes to the customer, after the closing was written."""
     exchange, body = delivery.exchange, outcome.body
     if outcome.refusal is not None:
         return exchange.refuse(outcome.refusal)
+    if exchange.streaming and delivery.request.wants_usage:
+        body = with_charges(body, charges)
     if exchange.dialect is not None and not exchange.gone:
         body = exchange.dialect.last(outcome.status, body, delivery.charged)
     if exchange.streaming:
@@ -161,5 +164,5 @@ def finish(delivery: Delivery, outcome: Outcome, fields: bytes) -> None:
     elif outcome.ending == "refused":
         exchange.answer(outcome.status, body)
     else:
-        exchange.answer(200, body, delivery.fields() + fields)
+        exchange.answer(200, body, delivery.fields() + charged_fields(charges))
     return None

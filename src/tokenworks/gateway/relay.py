@@ -13,6 +13,7 @@ from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
 from tokenworks.gateway.other import Splits
 from tokenworks.gateway.passage import Passage
+from tokenworks.gateway.receipt import reserved_fields
 from tokenworks.gateway.sse import EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
@@ -88,8 +89,13 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
     ):
         return Outcome("endpoint_broken", _BROKEN)
     if not exchange.streaming:
-        exchange.start_stream(delivery.fields())
+        exchange.start_stream(_fields(delivery))
     return Outcome("finished", body=stream.held + answers.DONE)
+
+
+def _fields(delivery: Delivery) -> bytes:
+    """Headers of a stream."""
+    return delivery.fields() + reserved_fields(delivery.reservation.parts)
 
 
 async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, growth: Growth) -> Passage:
@@ -109,7 +115,7 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
                 await growth.written()
             if passed:
                 if not exchange.streaming:
-                    exchange.start_stream(delivery.fields())
+                    exchange.start_stream(_fields(delivery))
                 exchange.send(passed if exchange.dialect is None else exchange.dialect.pass_on(passed))
                 pace.advance()
             if not stream.rest:

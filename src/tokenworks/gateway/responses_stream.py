@@ -22,13 +22,16 @@ _ALIVE = b": alive\n\n"
 _ANY_SIZE = 1 << 62
 
 
-class _Why(msgspec.Struct):
+class _Told(msgspec.Struct, omit_defaults=True):
+    """What the gateway says of an end: why it came early, and what is charged."""
+
     code: str = ""
+    charged: list[Raw] | None = None
 
 
 class _Chunk(msgspec.Struct):
     choices: list[Choice] | None = None
-    tokenworks: _Why | None = None
+    tokenworks: _Told | None = None
 
 
 class _Part(msgspec.Struct):
@@ -86,7 +89,7 @@ class ResponseStream:
         self._calls: dict[int, _Part] = {}
         self._running: list[_Part] = []
         self._finish_reason: str | None = None
-        self._why = ""
+        self._told = _Told()
 
     def events(self, data: bytes) -> bytes:
         """What whole events of the endpoint become."""
@@ -97,8 +100,8 @@ class ResponseStream:
         """What the last events become, and the end of the response; `tokens` are what is charged for."""
         told = self.events(data) + self._end_open() + b"".join([self._end(call) for call in self._running])
         ended = answer.ended(self._response, self._items, self._finish_reason, tokens)
-        if self._why:
-            ended["tokenworks"] = {"code": self._why}
+        if self._told != _Told():
+            ended["tokenworks"] = self._told
         return told + self._event(f"response.{ended['status']}", response=ended)
 
     def error(self, message: str, field: str | None, code: str, kind: str) -> bytes:
@@ -122,7 +125,7 @@ class ResponseStream:
         except UNREADABLE:
             return b""  # `[DONE]`, or what no customer could read
         if chunk.tokenworks is not None:
-            self._why = chunk.tokenworks.code
+            self._told = _Told(chunk.tokenworks.code or self._told.code, chunk.tokenworks.charged)
         return told
 
     def _choice(self, choice: Choice) -> bytes:
