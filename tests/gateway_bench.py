@@ -30,6 +30,7 @@ from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.pools import Resolve, Upstreams, resolve
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
@@ -135,6 +136,7 @@ class Bench:
             self.server.tick()
             self.gateway.upstreams.tick()
             self.gateway.leases.tick()
+            self.gateway.limits.tick()
 
     async def ship(self) -> None:
         """Let the office have the journal."""
@@ -200,6 +202,7 @@ async def bench(
             office.give(balance)
         made = _make(settings, office, running, worker, resolve, vault)
         office.recalled.append(made.gateway.leases.recall)
+        office.counted.append(made.gateway.limits.hear)
         made.use(catalog(*(endpoint(each.url, f"ep_{number}") for number, each in enumerate(running, 1))))
         tcp = await asyncio.get_running_loop().create_server(made.server.connection, "127.0.0.1", 0)
         made.address = tcp.sockets[0].getsockname()
@@ -240,6 +243,7 @@ def _make(
         records,
         Upstreams(settings, errands, resolve),
         Board(settings.endpoint_rest_ms * clock.MS),
+        LimitsInUse(office, errands, settings, journal_id),
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)
     return Bench(settings, office, running, writer, gateway, server, errands, faults=faults)

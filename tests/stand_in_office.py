@@ -17,6 +17,7 @@ from tokenworks.core import journal, wire
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.journal import Closing, Entry, LeaseClose, LeaseReturn
 from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, decide
+from tokenworks.core.limits import Limits
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Catalog, Endpoint, Key, Model
 from tokenworks.core.tariff import Rate, Tariff, flat
@@ -87,6 +88,7 @@ class StandInOffice:
     answered: dict[tuple[str, str, int], LeaseReply] = field(default_factory=dict)
     line: WaitingLine | None = None
     recalled: list[Callable[[wire.Recall], None]] = field(default_factory=list)
+    counted: list[Callable[[wire.LimitCounts], None]] = field(default_factory=list)
     posted: dict[str, bytes] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
     ledger_epoch: int = 0
@@ -98,10 +100,17 @@ class StandInOffice:
         self.buckets[terms.id] = (terms, balance)
         self.add_key(SECRET, terms.billing_account_id)
 
-    def add_key(self, secret: str, account: str = ACCOUNT, refused: str = "") -> bytes:
+    def add_key(
+        self,
+        secret: str,
+        account: str = ACCOUNT,
+        refused: str = "",
+        limits: Limits | None = None,
+        key_id: str = "key_1",
+    ) -> bytes:
         """Make a key known; its digest."""
         digest = hashlib.sha256(secret.encode()).digest()
-        self.keys[digest] = Key("key_1", "le_1", "cus_1", account, refused)
+        self.keys[digest] = Key(key_id, "le_1", "cus_1", account, refused, limits)
         return digest
 
     def balance(self, bucket_id: str = "bkt_1") -> int:
@@ -165,6 +174,12 @@ class StandInOffice:
         self._answer()
         self.reports.append(report)
         return wire.SiteAnswer(self.ledger_epoch)
+
+    async def tell_counts(self, counts: wire.LimitCounts) -> None:
+        """Pass on to the workers what one of them counted."""
+        self._answer()
+        for hear in self.counted:
+            hear(counts)
 
     def entries(self, journal_id: str) -> list[Entry]:
         """What a journal says, as far as it was posted."""

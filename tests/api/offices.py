@@ -104,6 +104,7 @@ async def running(pool: Pool, **given: str) -> AsyncGenerator[Office]:
         health={"bus": told.bus_state},
         metrics=CollectorRegistry(),
         vault=vault,
+        limit_use=lambda limits: {limit.id: 7 for limit in limits},
     )
     transport = httpx2.ASGITransport(app=api.create(context))
     headers = {"authorization": f"Bearer {TOKEN}"}

@@ -5,6 +5,7 @@ import pytest
 
 from ledger.edits import edits_missed
 from shop.shopfront import NOON, Shop, all_checks, another, faults, ground, opened, scripted, used_collected_and_paid
+from tokenworks.access import keys, limits
 from tokenworks.access.sealed import SEALED as ACCESS_SEALED
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandRefused
@@ -26,6 +27,20 @@ async def history(pool: Pool) -> Shop:
     await shop.desk.place(shop.customer.id, "p10", "ord_1")
     await shop.desk.place(declining.id, "p10", "ord_2")
     await shop.use(Tokens(5))
+    async with sealed.transaction(pool, NOON) as connection:
+        for key_id in (None, (await keys.listed(connection, shop.customer.id, 1, ""))[0].id):
+            await limits.put(
+                connection,
+                customer_id=shop.customer.id,
+                key_id=key_id,
+                metric="spend",
+                unit="CNY",
+                within="day",
+                rolling=False,
+                amount=5,
+                timezone="UTC",
+                at_ns=NOON,
+            )
     async with sealed.transaction(pool, NOON) as connection:
         await corrections.refund(connection, ground("cor_1"), "req-j1-1", (2, "token"), "P1M")
         await corrections.charge_back(connection, ground("cor_2"), "ord_1")

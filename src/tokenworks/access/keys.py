@@ -12,6 +12,7 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, class_row
 
+from tokenworks.access import limits
 from tokenworks.base import ids
 from tokenworks.core.commands import invalid, not_found
 from tokenworks.core.refusals import Code
@@ -86,14 +87,18 @@ async def issue(connection: Connection, holder: Holder, name: str, at_ns: int) -
 
 
 async def find(connection: Connection, digest_sha256: bytes) -> Key | None:
-    """What a gateway learns of a key: whose it is, and the code its use is refused with, if any."""
+    """What a gateway learns of a key: whose it is, the code its use is refused with, if any, and its limits."""
     cursor = await connection.execute(
-        """SELECT id, legal_entity_id, customer_id, billing_account_id, state
+        """SELECT id, legal_entity_id, customer_id, billing_account_id, state,
+               EXISTS (SELECT FROM usage_limit WHERE customer_id = access_key.customer_id)
            FROM access_key WHERE digest = %s""",
         (digest_sha256,),
     )
     row = await cursor.fetchone()
-    return Key(row[0], row[1], row[2], row[3], _REFUSED[row[4]]) if row else None
+    if row is None:
+        return None
+    held = await limits.of_key(connection, row[0], row[2]) if row[5] else None
+    return Key(row[0], row[1], row[2], row[3], _REFUSED[row[4]], held)
 
 
 async def listed(connection: Connection, customer_id: str, limit: int, before: str) -> list[KeyRecord]:

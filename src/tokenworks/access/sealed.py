@@ -1,4 +1,4 @@
-"""The sealed table of this room. A later column goes into a later seal format, never into this list."""
+"""The sealed tables of this room. A later column goes into a later seal format, never into this list."""
 
 from tokenworks.ledger.seal import SealedTable
 
@@ -11,5 +11,13 @@ SEALED = (
         ),
         ("id",),
     ),
+    SealedTable(
+        "usage_limit",
+        (
+            *("id", "version", "customer_id", "key_id", "metric", "unit", "within", "rolling", "amount", "timezone"),
+            "set_at_ns",
+        ),
+        ("id", "version"),
+    ),
 )
-"""All of a key but its state."""
+"""All of a key but its state; limits in all their versions."""

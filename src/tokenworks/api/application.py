@@ -11,6 +11,7 @@ from tokenworks.api import (
     epochs,
     errors,
     lake,
+    limits,
     parties,
     purchasing,
     sales,
@@ -23,6 +24,7 @@ from tokenworks.api.office import OfficeContext, require_admin
 
 ROUTERS = (
     parties.router,
+    limits.router,
     catalog.router,
     sales.router,
     credit.router,

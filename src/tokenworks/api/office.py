@@ -1,6 +1,6 @@
 """What the API needs from the process that serves it, and how a handler gets at it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -14,6 +14,7 @@ from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.vault import Vault
 from tokenworks.core.commands import CommandCode, CommandRefused
+from tokenworks.core.limits import Limit
 from tokenworks.core.wire import KeyChanged
 from tokenworks.ledger.verify import Check
 from tokenworks.shop.orders import OrderDesk
@@ -28,7 +29,7 @@ class OfficeContext:
     `catalog_changed` publishes a new snapshot of the catalog; `key_changed` tells the gateways to forget a key; both
     are awaited after the change is committed. `checks` are run one after another in one read-only snapshot.
     `health` says of each part of the system, by name, `ok` or in a few words what is wrong; the database is looked
-    after here. `vault` seals the keys of endpoints.
+    after here. `vault` seals the keys of endpoints. `limit_use` says how much of limits is used now.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class OfficeContext:
     health: Mapping[str, Callable[[], Awaitable[str]]]
     metrics: CollectorRegistry
     vault: Vault
+    limit_use: Callable[[Iterable[Limit]], Mapping[str, int]]
 
 
 def office_of(request: Request) -> OfficeContext:

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 import tokenworks
 from tokenworks import api, console
+from tokenworks.access.counts import CountDesk
 from tokenworks.api import sandbox_carrier
 from tokenworks.app import backups, housekeeping, killing, ports, seed, verification
 from tokenworks.app.contact import Contact
@@ -102,7 +103,8 @@ class _Office:
         self._bus = connection
         self._registry = CollectorRegistry()
         self._feed = Feed()
-        self._publisher = Publisher(pool, connection)
+        self._counts = CountDesk(pool, connection)
+        self._publisher = Publisher(pool, connection, self._counts)
         self._desk = LeaseDesk(pool, settings)
         self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
         self._metering = Metering(pool, connection, self._feed, Metrics(self._registry), self._leases.came_back)
@@ -140,6 +142,7 @@ class _Office:
             health={"bus": self._bus_state},
             metrics=self._registry,
             vault=Vault(self._settings.master_keys),
+            limit_use=self._counts.used,
         )
 
     async def _bus_state(self) -> str:
@@ -173,6 +176,7 @@ class _Office:
         """Everything on the bus, and housekeeping; in reverse order at the end."""
         await self._settling.notice(backups.why(self._settings))
         backups.begun(self._settings)
+        await self._counts.start()
         await self._publisher.start()
         await self._leases.start()
         await self._metering.start()
@@ -187,6 +191,7 @@ class _Office:
             await self._sites.stop()
             await self._metering.stop()
             await self._leases.stop()
+            await self._counts.stop()
 
 
 class _Server(uvicorn.Server):

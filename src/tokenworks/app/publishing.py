@@ -6,6 +6,7 @@ import msgspec
 import psycopg
 
 from tokenworks.access import keys
+from tokenworks.access.counts import CountDesk
 from tokenworks.app import catalog
 from tokenworks.base import clock, log
 from tokenworks.base.bus import Bus, BusFault
@@ -25,7 +26,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Publisher:
     """The newest catalog and its publication. Tariffs for lease decisions are those of the newest catalog built."""
 
-    def __init__(self, pool: Pool, bus: Bus) -> None:
+    def __init__(self, pool: Pool, bus: Bus, counts: CountDesk) -> None:
+        self._counts = counts
         self._pool = pool
         self._bus = bus
         self._building = asyncio.Lock()
@@ -81,4 +83,6 @@ class Publisher:
         except psycopg.Error as fault:
             _log.error("a key cannot be looked up", extra={"reason": str(fault).partition("\n")[0]})
             return None
+        if found is not None and found.limits is not None:
+            found = msgspec.structs.replace(found, limits=self._counts.counts(found.limits))
         return _encode(wire.KeyAnswer(found))

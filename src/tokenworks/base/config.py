@@ -177,6 +177,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_stale_ms: Annotated[Positive, Meta(description="longest time a worker trusts a remembered key unasked")] = (
         300_000
     )
+    limit_share_ms: Annotated[
+        Positive, Meta(description="pause between two times that a worker tells the others what it counted of limits")
+    ] = 50
     catalog_stale_ms: Annotated[
         Positive, Meta(description="longest time a worker serves from a catalog snapshot nobody confirmed")
     ] = 3_600_000

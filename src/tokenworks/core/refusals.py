@@ -28,9 +28,12 @@ class Code(Enum):
     RESPONSE_NOT_FOUND = "response_not_found"
     MODEL_NOT_SUPPORTED = "model_not_supported"
     CONTEXT_EXCEEDED = "context_length_exceeded"
+    RATE_LIMITED = "rate_limit_exceeded"
+    CONCURRENCY_LIMITED = "concurrency_limit_exceeded"
     NO_MATCHING_BUCKET = "no_matching_bucket"
     BALANCE_USED_UP = "balance_used_up"
     BALANCE_RESERVED = "balance_reserved"
+    SPEND_LIMITED = "spend_limit_exceeded"
     LEASE_UNAVAILABLE = "lease_unavailable"
     LEASE_CONFLICT = "lease_conflict"
     STALE_SNAPSHOT = "stale_snapshot"
@@ -46,12 +49,16 @@ PRECEDENCE = {code: place for place, code in enumerate(Code)}
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A no, with its reason. `message` says what is wrong, where, and what to do; `field` names the request field."""
+    """A no, with its reason. `message` says what is wrong, where, and what to do; `field` names the request field.
+
+    `kind` is OpenAI's error type where it is more particular than the code's.
+    """
 
     code: Code
     message: str
     field: str = ""
     retry_after_ms: int = 0
+    kind: str = ""
 
 
 def first(*refusals: Refusal | None) -> Refusal | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from tokenworks.core.amounts import Rounding
 from tokenworks.core.bounds import InputBound
+from tokenworks.core.limits import Limits
 from tokenworks.core.tariff import Rate, Tariff
 
 Api = Literal["chat", "completions", "embeddings", "moderations"]
@@ -64,10 +65,14 @@ class Catalog(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """Who a key belongs to. `refused` is the stable code that a use of the key is refused with, or empty."""
+    """Who a key belongs to. `refused` is the stable code that a use of the key is refused with, or empty.
+
+    `limits` is None for a key that neither itself nor its customer has any.
+    """
 
     key_id: str
     legal_entity_id: str
     customer_id: str
     billing_account_id: str
     refused: str = ""
+    limits: Limits | None = None

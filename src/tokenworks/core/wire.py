@@ -2,12 +2,14 @@
 
 import msgspec
 
+from tokenworks.core.limits import Counted
 from tokenworks.core.snapshot import Key
 
 LEASE_REQUEST = "tokenworks.lease.request"  # LeaseRequest → LeaseReply
 LEASE_RECALL = "tokenworks.lease.recall"  # published: Recall
 KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
 KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
+LIMIT_COUNTS = "tokenworks.limit.counts"  # published: LimitCounts
 SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
 SITE = "tokenworks.meter.site"  # SiteReport → SiteAnswer
 CATALOG_BUCKET = "tokenworks"  # JetStream key-value bucket
@@ -38,6 +40,16 @@ class KeyChanged(msgspec.Struct, frozen=True):
 
     digest: bytes = b""
     billing_account_id: str = ""
+
+
+class LimitCounts(msgspec.Struct, frozen=True):
+    """What one life of a worker has counted of limits, in all: to be kept in place of what it said before.
+
+    A count in the cell 0 is of requests that run now; it holds for some seconds only and is said again while they do.
+    """
+
+    epoch: str
+    counts: tuple[Counted, ...]
 
 
 class ShipRequest(msgspec.Struct, frozen=True):

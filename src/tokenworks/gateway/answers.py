@@ -34,9 +34,12 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.RESPONSE_NOT_FOUND: (404, INVALID),
     Code.MODEL_NOT_SUPPORTED: (400, INVALID),
     Code.CONTEXT_EXCEEDED: (400, INVALID),
+    Code.RATE_LIMITED: (429, "rate_limit_error"),
+    Code.CONCURRENCY_LIMITED: (429, "requests"),
     Code.NO_MATCHING_BUCKET: (402, QUOTA),
     Code.BALANCE_USED_UP: (402, QUOTA),
     Code.BALANCE_RESERVED: (429, QUOTA),
+    Code.SPEND_LIMITED: (429, QUOTA),
     Code.LEASE_UNAVAILABLE: (503, SERVER),
     Code.LEASE_CONFLICT: (503, SERVER),
     Code.STALE_SNAPSHOT: (503, SERVER),
@@ -95,7 +98,9 @@ def error_body(message: str, kind: str, field: str | None, code: str | None) -> 
 
 def refusal_body(refusal: Refusal) -> bytes:
     """The error object of a refusal."""
-    return error_body(refusal.message, TABLE[refusal.code][1], refusal.field or None, refusal.code.value)
+    return error_body(
+        refusal.message, refusal.kind or TABLE[refusal.code][1], refusal.field or None, refusal.code.value
+    )
 
 
 def refusal_fields(refusal: Refusal) -> bytes:

@@ -54,6 +54,8 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     charges = charges_for(delivery.reservation, result.tokens)
     delivery.charged = result.tokens
     gateway.leases.settle(delivery.holding, delivery.reservation, charges)
+    if delivery.exchange.grant is not None:
+        delivery.exchange.grant.settle(result.tokens, charges)
     if outcome.ending == "finished" and not tally.is_cut:
         written = -(-result.tokens.written // delivery.request.shape.choices)
         gateway.leases.learn(delivery.holding, delivery.request.model, written)

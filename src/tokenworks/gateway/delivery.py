@@ -23,6 +23,7 @@ from tokenworks.gateway.exchange import Exchange
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.upstream import Sending
@@ -40,6 +41,7 @@ class Gateway:
     records: Records
     upstreams: Upstreams
     board: Board
+    limits: LimitsInUse
 
 
 class Tally(msgspec.Struct, eq=False):

@@ -12,6 +12,7 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers
 from tokenworks.gateway.dialect import Dialect, dialect_of
 from tokenworks.gateway.flow import Interrupt
+from tokenworks.gateway.grant import Grant
 
 
 class ClientGone(Interrupt):
@@ -62,7 +63,8 @@ class Wire(Protocol):
 class Exchange(msgspec.Struct, eq=False):
     """One request and its answer. `headers` has only those the gateway reads, with lower-case names.
 
-    What goes out is as it is given, in the customer's `dialect`; only refusals are put into it here.
+    What goes out is as it is given, in the customer's `dialect`; only refusals are put into it here. `grant` and
+    `limit_fields` are there where the key has limits.
     """
 
     wire: Wire
@@ -80,6 +82,8 @@ class Exchange(msgspec.Struct, eq=False):
     gone: bool = False
     drains: bool = False
     dialect: Dialect | None = None
+    grant: Grant | None = None
+    limit_fields: bytes = b""
 
     def answer(self, status: int, body: bytes, fields: bytes = b"", content_type: bytes = answers.JSON) -> None:
         """The whole answer at once."""
@@ -138,4 +142,6 @@ class Exchange(msgspec.Struct, eq=False):
             fields += b"connection: keep-alive\r\n"
         if self.dialect is not None:
             fields += self.dialect.fields
+        if self.limit_fields:
+            fields += self.limit_fields
         return answers.head(status, content_type, self.request_id, self.wire.stamp, fields)

@@ -35,12 +35,20 @@ class Office(Protocol):
         """Which journals of a disk the ledger does not have yet."""
         ...
 
+    async def tell_counts(self, counts: wire.LimitCounts) -> None:
+        """What was counted of limits, for the other workers."""
+        ...
+
 
 class Line(Protocol):
     """What is needed of a bus; see `base.bus.Bus`, which is one. The simulation has another."""
 
     def when_back(self, call: Callable[[], None]) -> None:
         """Call this each time the connection is back."""
+        ...
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Tell whoever listens now; `BusFault` if that cannot be done."""
         ...
 
     async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0) -> bytes:
@@ -94,6 +102,19 @@ class BusOffice:
             recall(msgspec.msgpack.decode(payload, type=wire.Recall))
 
         await self._bus.subscribe(wire.LEASE_RECALL, handle)
+
+    async def tell_counts(self, counts: wire.LimitCounts) -> None:
+        """Let the other workers and the office know what was counted of limits here."""
+        await self._bus.publish(wire.LIMIT_COUNTS, _pack(counts))
+
+    async def on_counts(self, hear: Callable[[wire.LimitCounts], None], tell_all: Callable[[], None]) -> None:
+        """Call `hear` for what workers counted, and `tell_all` after they may have missed what is counted here."""
+
+        async def handle(_subject: str, payload: bytes) -> None:
+            hear(msgspec.msgpack.decode(payload, type=wire.LimitCounts))
+
+        self._bus.when_back(tell_all)
+        await self._bus.subscribe(wire.LIMIT_COUNTS, handle)
 
     async def catalogs(self) -> AsyncIterator[Catalog]:
         """The catalog now, after each change, and again from time to time as a confirmation."""

@@ -18,6 +18,7 @@ from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
+from tokenworks.gateway.limiting import reserve_limited
 from tokenworks.gateway.receipt import charged_fields, with_charges
 from tokenworks.gateway.relay import relay
 from tokenworks.gateway.upstream import Upstream
@@ -50,9 +51,14 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     holding = gateway.leases.holding(caller.billing_account_id)
     tariffs = gateway.catalog.tariffs
     is_visible = request.stream and not route.model.hidden_reasoning
-    reservation = await gateway.leases.reserve(
-        holding, bound, request.shape.choices, request.model, tariffs, is_visible=is_visible
-    )
+    if caller.limits is None:
+        reservation = await gateway.leases.reserve(
+            holding, bound, request.shape.choices, request.model, tariffs, is_visible=is_visible
+        )
+    else:
+        reservation, bound, is_visible = await reserve_limited(
+            exchange, gateway, caller, caller.limits, holding, request, bound, tariffs, is_visible=is_visible
+        )
     if isinstance(reservation, Refusal):
         return exchange.refuse(reservation)
     position = open_request(exchange, gateway, caller, request, route, reservation)

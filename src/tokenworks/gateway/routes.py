@@ -49,6 +49,9 @@ class Routes:
             exchange.refuse(pipeline.TOO_LONG)
         except JournalFault:
             exchange.refuse(pipeline.JOURNAL_FULL)
+        finally:
+            if exchange.grant is not None:
+                exchange.grant.end()
 
     async def _serve(self, exchange: Exchange) -> None:
         path = exchange.path

@@ -22,6 +22,7 @@ from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keeping import keep
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
+from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.office import BusOffice
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
@@ -87,8 +88,16 @@ class Worker:
         self._catalog = CatalogInUse(settings.catalog_stale_ms, Vault(settings.master_keys))
         self._upstreams = Upstreams(settings, self._errands)
         self._board = Board(settings.endpoint_rest_ms * clock.MS)
+        self._limits = LimitsInUse(office, self._errands, settings, journal_id)
         gateway = Gateway(
-            settings, self._keys, self._catalog, self._leases, self._records, self._upstreams, self._board
+            settings,
+            self._keys,
+            self._catalog,
+            self._leases,
+            self._records,
+            self._upstreams,
+            self._board,
+            self._limits,
         )
         self._server = Server(settings, Routes(gateway, self._is_ready).handle, name)
         self._shipper = Shipper(
@@ -110,6 +119,7 @@ class Worker:
         """Serve until `stop`, then drain. When `replaced`, serve out first what is connected, until `stop` at most."""
         await self._office.on_key_changed(self._keys.forget, self._keys.doubt_all)
         await self._office.on_recall(self._leases.recall)
+        await self._office.on_counts(self._limits.hear, self._limits.tell_all)
         has_catalog = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -204,6 +214,7 @@ class Worker:
             self._server.tick()
             self._upstreams.tick()
             self._leases.tick()
+            self._limits.tick()
 
     def _is_ready(self) -> bool:
         return self._catalog.ready and not self._server.draining

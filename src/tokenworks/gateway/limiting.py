@@ -1,0 +1,73 @@
+"""Reserving for a key that has limits: counted in first, then reserved for no more than they leave.
+
+What a request may spend is known when it is reserved, so that limit is looked at then. Where it does not leave enough,
+less output is reserved, as with a balance that is low; such a request reserves in full and does not grow.
+"""
+
+from tokenworks.base import clock
+from tokenworks.core.bounds import Need
+from tokenworks.core.limits import Gauge, Limits
+from tokenworks.core.purse import Reservation
+from tokenworks.core.refusals import Refusal
+from tokenworks.core.snapshot import Key
+from tokenworks.core.tariff import Tariff
+from tokenworks.gateway import messages
+from tokenworks.gateway.chat import ChatRequest
+from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.exchange import Exchange
+from tokenworks.gateway.grant import Grant, refusal_of, reserved_in
+from tokenworks.gateway.holding import Holding
+
+
+async def reserve_limited(
+    exchange: Exchange,
+    gateway: Gateway,
+    caller: Key,
+    limits: Limits,
+    holding: Holding,
+    request: ChatRequest,
+    bound: Need,
+    tariffs: dict[str, Tariff],
+    *,
+    is_visible: bool,
+) -> tuple[Reservation | Refusal, Need, bool]:
+    """The reservation, how much of the bound it is for, and whether it may grow.
+
+    The request is counted in from here on, until it is over: `exchange.grant`. Refusals: those of reserving,
+    `rate_limit_exceeded`, `concurrency_limit_exceeded`, `spend_limit_exceeded`.
+    """
+    choices = request.shape.choices
+    grant = gateway.limits.admit(caller, limits, bound, choices)
+    if isinstance(grant, Grant):
+        exchange.grant = grant
+    # To be told with every answer, as the limits stand with this request.
+    exchange.limit_fields = gateway.limits.fields(caller, limits, anthropic=exchange.path.startswith(messages.PATH))
+    if isinstance(grant, Refusal):
+        return grant, bound, False
+    leases, bound = gateway.leases, grant.bound
+    if not grant.spends:
+        reservation = await leases.reserve(holding, bound, choices, request.model, tariffs, is_visible=is_visible)
+        return reservation, bound, is_visible
+    reservation = await leases.reserve(holding, bound, choices, request.model, tariffs)
+    if isinstance(reservation, Refusal) or (gauge := grant.spend(reservation)) is None:
+        return reservation, bound, False
+    refusal, affordable = _refusal(gauge, reservation), grant.affordable(reservation)
+    _release(gateway, holding, reservation)
+    if affordable.output_max < min(choices, bound.output_max):
+        return refusal, bound, False
+    reservation = await leases.reserve(holding, affordable, choices, request.model, tariffs)
+    if isinstance(reservation, Reservation) and grant.spend(reservation) is not None:
+        # It is of other buckets now, at other prices, or others have spent meanwhile.
+        _release(gateway, holding, reservation)
+        return refusal, bound, False
+    return reservation, affordable, False
+
+
+def _release(gateway: Gateway, holding: Holding, reservation: Reservation) -> None:
+    gateway.leases.settle(holding, reservation, ())
+    gateway.leases.give_back(holding)
+
+
+def _refusal(gauge: Gauge, reservation: Reservation) -> Refusal:
+    wanted = min(reserved_in(reservation, gauge.limit.unit), gauge.limit.amount)
+    return refusal_of(gauge.limit, wanted, gauge.wait_ns(wanted, clock.wall_ns()))
