@@ -56,7 +56,7 @@ def gateway(
 def ledger(
     seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 5,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts, drawn by Zipf's law.")] = 10_000,
-    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Charges in one posting.")] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Charges in one posting.")] = 20_000,
     runs: RunsOption = 5,
     json: JsonOption = False,
 ) -> None:
