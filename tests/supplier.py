@@ -7,6 +7,7 @@ connection may be used again.
 import asyncio
 import contextlib
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -99,12 +100,12 @@ class Supplier:
 
 
 @contextlib.asynccontextmanager
-async def supplier() -> AsyncGenerator[Supplier]:
-    """A supplier on a free port."""
+async def supplier(secure: ssl.SSLContext | None = None) -> AsyncGenerator[Supplier]:
+    """A supplier on a free port, behind TLS if it is given a context."""
     running = Supplier()
-    server = await asyncio.start_server(running.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(running.serve, "127.0.0.1", 0, ssl=secure)
     host, port = server.sockets[0].getsockname()
-    running.url = f"http://{host}:{port}/v1"
+    running.url = f"{'https' if secure else 'http'}://{host}:{port}/v1"
     try:
         yield running
     finally:

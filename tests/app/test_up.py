@@ -197,6 +197,8 @@ def test_a_port_in_use_is_named_with_its_setting(scratch: Path, name: str) -> No
         ({"nats_url": "nats://127.0.0.1:9"}, "NATS at nats://127.0.0.1:9 cannot be used"),
         ({"host": "192.0.2.1"}, "this machine does not have the address '192.0.2.1'"),
         ({"host": "no-such-host.invalid"}, "there is no address for 'no-such-host.invalid'"),
+        ({"tls_cert_file": "/no/cert", "tls_key_file": "/no/key"}, "/no/cert or /no/key cannot be read"),
+        ({"tls_cert_file": "/no/cert"}, "TOKENWORKS_TLS_CERT_FILE and TOKENWORKS_TLS_KEY_FILE are set together"),
         ({"data_dir": "/proc/nowhere"}, "/proc/nowhere"),
         ({"data_dir": "/dev/null"}, "/dev/null"),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass, field
 
 
@@ -11,6 +12,7 @@ class Keeping:
 
     address: tuple[str, int]
     request: bytes
+    secure: ssl.SSLContext | None = None
     served: int = 0
     connections: int = 0
     bodies: list[bytes] = field(default_factory=list)
@@ -20,11 +22,11 @@ class Keeping:
     async def ask(self) -> bytes:
         """One request and the body of its answer; any fault of the connection is raised."""
         if self._reader is None or self._writer is None:
-            self._reader, self._writer = await asyncio.open_connection(*self.address)
+            self._reader, self._writer = await asyncio.open_connection(*self.address, ssl=self.secure)
             self.connections += 1
         self._writer.write(self.request)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 "), head
+        assert head.startswith(b"HTTP/1.1 200 "), head + await self._reader.read(2_000)
         if b"transfer-encoding: chunked" in head:
             body = await self._reader.readuntil(b"\r\n0\r\n\r\n")
         else:

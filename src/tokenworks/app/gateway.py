@@ -13,6 +13,7 @@ import uvloop
 from tokenworks.base import config, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
+from tokenworks.base.tls import TlsFault
 from tokenworks.gateway import worker
 
 _log = log.get(__name__)
@@ -30,7 +31,7 @@ def main() -> int:
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, given.index, lambda: _tell(given.ready_fd)))
-    except* (BusFault, JournalFault) as faults:
+    except* (BusFault, JournalFault, TlsFault) as faults:
         for fault in faults.exceptions:
             _log.error("the worker stops", extra={"reason": str(fault)})
         return_code = 1

@@ -42,6 +42,7 @@ async def machine(settings: Settings, modules: Modules = MODULES) -> AsyncGenera
             gateway_port=ports.port_of(listener),
             gateway_name=settings.gateway_name or claim.gateway_name(settings.data),
         )
+        up.check_tls(settings)
         await up.check_bus(settings)
         started_at_ns = clock.wall_ns()
         children: list[Child] = []
@@ -51,7 +52,7 @@ async def machine(settings: Settings, modules: Modules = MODULES) -> AsyncGenera
                 pid=os.getpid(),
                 started_at_ns=started_at_ns,
                 addresses={
-                    "gateway": ports.url_of(settings.host, settings.gateway_port),
+                    "gateway": ports.gateway_url(settings),
                     "nats": claim.without_password(settings.nats_url),
                 },
                 pids={child.name: child.pid for child in children},

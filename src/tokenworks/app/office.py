@@ -160,7 +160,7 @@ class _Office:
         context = ConsoleContext(
             settings=self._settings,
             admin_token=self._settings.admin_token,
-            gateway_url=ports.url_of(self._settings.host, self._settings.gateway_port),
+            gateway_url=ports.gateway_url(self._settings),
             live_key=demonstration.key,
             model=demonstration.model,
             read=books.reader(self._pool, demonstration.customer_id, clock.wall_ns),

@@ -9,6 +9,7 @@ import errno
 import socket
 
 from tokenworks.base import hosts
+from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
 
 _BACKLOG = 4096
@@ -45,6 +46,11 @@ def port_of(listener: socket.socket) -> int:
 def url_of(host: str, port: int) -> str:
     """What is given to whoever is on this machine to reach a socket that listens there."""
     return hosts.url("http", host, port)
+
+
+def gateway_url(settings: Settings) -> str:
+    """Where the customers' API is, for whoever is on this machine."""
+    return hosts.url("https" if settings.tls_cert_file else "http", settings.host, settings.gateway_port)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -52,6 +52,8 @@ def throwaway(data: Path, given: Settings) -> Settings:
         admin_token="",
         engine_api_key="",
         master_key_file="",
+        tls_cert_file="",
+        tls_key_file="",
         carrier_url="",
         embedded_engine=True,
         demo_operator=True,

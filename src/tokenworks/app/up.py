@@ -20,14 +20,15 @@ from tokenworks.app import archive, claim, ports, services
 from tokenworks.app.children import Child, PythonChild, all_of
 from tokenworks.app.claim import Running
 from tokenworks.app.renewal import Renewal
-from tokenworks.base import bus, clock, database, log
+from tokenworks.base import bus, clock, database, log, tls
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import DatabaseFault
 from tokenworks.base.processes import StartFault
+from tokenworks.base.tls import TlsFault
 from tokenworks.base.vault import Vault, VaultFault
 
-FAULTS = (StartFault, DatabaseFault, BusFault, VaultFault, OSError)
+FAULTS = (StartFault, DatabaseFault, BusFault, VaultFault, TlsFault, OSError)
 """What can keep a system from starting; `sentence` tells each in one sentence."""
 
 _log = log.get(__name__)
@@ -153,13 +154,14 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
         engine_api_key=settings.engine_api_key or claim.secret(settings.data, "engine-key"),
     )
     Vault(settings.master_keys).ready()
+    check_tls(settings)
     if settings.embedded_engine:
         settings = replace(settings, engine_port=await ports.free_port(settings.engine_port, "TOKENWORKS_ENGINE_PORT"))
     plan = _Plan(
         settings,
         _addresses(
             settings,
-            ports.url_of(settings.host, settings.gateway_port),
+            ports.gateway_url(settings),
             ports.url_of(settings.host, settings.office_port),
         ),
     )
@@ -202,6 +204,12 @@ async def check_bus(settings: Settings) -> None:
     """A wrong URL or token is said here, once, and not by every child."""
     connection = await bus.connect_as(settings, "up")
     await connection.close()
+
+
+def check_tls(settings: Settings) -> None:
+    """What does not load is said here, once, and not by every worker."""
+    tls.certificate(settings)
+    tls.to_endpoints(settings)
 
 
 async def stop(group: Sequence[Child]) -> None:

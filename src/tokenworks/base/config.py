@@ -44,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="what this machine's workers are called; empty keeps a name of its own in the data folder",
         ),
     ] = ""
+    tls_cert_file: Annotated[
+        str, Meta(description="PEM certificate chain of the customers' API, read again when it changes; empty: plain")
+    ] = ""
+    tls_key_file: Annotated[str, Meta(description="PEM key of that certificate")] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL 14+ URL; empty starts the embedded one")] = ""
     nats_url: Annotated[str, Meta(description="NATS URL; empty starts the embedded one")] = ""
     nats_token: Annotated[str, Meta(description="token presented to NATS; made by itself when embedded")] = ""
@@ -71,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_networks: Annotated[
         str, Meta(description="networks besides public ones that endpoints may be in, such as `10.0.0.0/8 fd00::/8`")
     ] = "127.0.0.0/8 ::1/128"
+    endpoint_ca_file: Annotated[
+        str, Meta(description="PEM authority to trust, besides the system's, of `https://` endpoints")
+    ] = ""
     carrier_url: Annotated[str, Meta(description="carrier-billing API; empty uses the built-in sandbox carrier")] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least severe line logged")] = (
         "info"
@@ -151,6 +158,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     client_idle_ms: Annotated[
         Positive, Meta(description="time a client may send nothing, or read nothing, before it is cut")
     ] = 75_000
+    tls_handshake_ms: Annotated[Positive, Meta(description="time a client gets to complete its TLS handshake")] = 10_000
     connect_timeout_ms: Annotated[Positive, Meta(description="time to connect to an endpoint")] = 3_000
     endpoint_silence_ms: Annotated[Positive, Meta(description="longest silence of an endpoint within an answer")] = (
         120_000

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import msgspec
 
+from tokenworks.base import tls
 from tokenworks.base.config import Settings
 from tokenworks.console.board import frame
 from tokenworks.console.context import ConsoleContext
@@ -50,7 +51,7 @@ class Refused(msgspec.Struct, frozen=True):
 def client(settings: Settings, gateway_url: str) -> httpx2.AsyncClient:
     """The one client of the page, with the gateway's own limits of patience."""
     # Loading certificates takes 0.2 s of the office's start, and plain HTTP on loopback has none to check.
-    verify = gateway_url.startswith("https:")
+    verify = tls.to_own_gateway() if gateway_url.startswith("https:") else False
     timeout = httpx2.Timeout(settings.connect_timeout_ms / 1000, read=settings.endpoint_silence_ms / 1000)
     return httpx2.AsyncClient(timeout=timeout, trust_env=False, verify=verify)
 

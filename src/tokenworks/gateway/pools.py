@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from tokenworks.base import clock
+from tokenworks.base import clock, tls
 from tokenworks.base.config import Settings
 from tokenworks.base.hosts import LOOPBACK
+from tokenworks.base.tls import TlsFault
 from tokenworks.core.networks import parse_networks, why_refused
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.gateway.flow import Errands, Interrupt, Wait
@@ -171,7 +172,7 @@ class Upstreams:
             hand_over(Unreachable(f"{refused}; TOKENWORKS_ENDPOINT_NETWORKS allows networks"))
         except TimeoutError:
             hand_over(Unreachable(f"no connection within {self._settings.connect_timeout_ms} ms"))
-        except (OSError, UnicodeError) as fault:
+        except (OSError, UnicodeError, TlsFault) as fault:
             hand_over(Unreachable(f"no connection: {fault}"))
         else:
             # The request may have ended meanwhile; then the connection serves the next.
@@ -182,11 +183,11 @@ class Upstreams:
         """Connect to an address that was judged, not to a name: it might lead elsewhere when it is asked again."""
         judged = {each: self._why_refused(each, pool.port) for each in await self._resolve(pool.host, pool.port)}
         allowed = [address for address, reason in judged.items() if not reason]
-        tls: dict[str, Any] = {"ssl": self._tls_context(), "server_hostname": pool.host} if pool.is_tls else {}
+        secure: dict[str, Any] = {"ssl": self._tls_context(), "server_hostname": pool.host} if pool.is_tls else {}
         for number, address in enumerate(allowed, 1):
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_ms / 1000 / len(allowed)):
-                    _, upstream = await loop.create_connection(lambda: Upstream(pool), address, pool.port, **tls)
+                    _, upstream = await loop.create_connection(lambda: Upstream(pool), address, pool.port, **secure)
             except (OSError, TimeoutError):
                 if number == len(allowed):
                     raise
@@ -199,7 +200,7 @@ class Upstreams:
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context()
+            self._tls = tls.to_endpoints(self._settings)
         return self._tls
 
 

@@ -62,8 +62,8 @@ class Server:
         if self._empty is not None and not self.connections:
             self._empty.set()
 
-    async def hand_over(self, handover_ms: int) -> None:
-        """Another worker accepts now: serve out what is connected here, without a request that fails.
+    async def hand_over(self, handover_ms: int, accepting_ms: int = 0) -> None:
+        """Another worker accepts now: serve out what is connected here, or will be in a moment, so that none fails.
 
         A connection that is closed while its client writes fails that request. So each is told with its next answer,
         and only one that stays quiet for longer than clients keep unused connections is closed.
@@ -71,6 +71,7 @@ class Server:
         self._begin_draining()
         self.handing_over = True
         self.quiet_ticks_max = min(self.idle_ticks_max, -(-self.settings.handover_idle_ms // TICK_MS))
+        await asyncio.sleep(accepting_ms / 1000)
         await self._emptied(handover_ms)
 
     async def drain(self, drain_ms: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tokenworks.base import bus as buses
-from tokenworks.base import clock, ids, log
+from tokenworks.base import clock, ids, log, tls
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import Disk, GroupSync, JournalDamaged, JournalFault, JournalWriter, finish
@@ -37,6 +37,7 @@ _SUCCESSION_S = 10
 # While the ledger waits for the journals of this disk, it grants no lease.
 _SUCCESSION_HASTE_S = 1
 _CANCEL_AGAIN_S = 0.1
+_TLS_SHUTDOWN_S = 2
 _DISK = Disk()
 
 _log = log.get(__name__)
@@ -68,6 +69,7 @@ class Worker:
     """One process's worth of gateway. `disk` is where its journals lie; tests pass one that breaks."""
 
     def __init__(self, settings: Settings, office: BusOffice, name: str, disk: Disk = _DISK) -> None:
+        self._certificate = tls.certificate(settings)
         self._settings = settings
         self._office = office
         self._disk = disk
@@ -131,9 +133,7 @@ class Worker:
             ]
             stopped = group.create_task(stop.wait())
             if await self._first(stopped, group.create_task(has_catalog.wait())):
-                tcp = await asyncio.get_running_loop().create_server(
-                    self._server.connection, sock=listener, backlog=_BACKLOG
-                )
+                tcp = await self._listen(listener)
                 ready()
                 _log.info("serving", extra={"journal": self._writer.folder.name})
                 if replaced is not None:
@@ -145,6 +145,18 @@ class Worker:
         await self._leave()
         if self._damage:
             raise self._damage
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        secure: dict[str, Any] = {}
+        if self._certificate is not None:
+            secure = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": self._settings.tls_handshake_ms / 1000,
+                "ssl_shutdown_timeout": _TLS_SHUTDOWN_S,
+            }
+        return await asyncio.get_running_loop().create_server(
+            self._server.connection, sock=listener, backlog=_BACKLOG, **secure
+        )
 
     async def _first(self, stopped: asyncio.Task[bool], other: asyncio.Future[Any]) -> bool:
         """Wait for either; False when it is time to stop. A fault is raised."""
@@ -159,7 +171,9 @@ class Worker:
         await replaced.wait()
         tcp.close()
         _log.info("another worker serves, finishing", extra={"connections": len(self._server.connections)})
-        await self._server.hand_over(self._settings.handover_ms)
+        # What was accepted in this moment, and is perhaps still shaking hands, is not among the connections yet.
+        accepting_ms = TICK_MS + (self._settings.tls_handshake_ms if self._certificate is not None else 0)
+        await self._server.hand_over(self._settings.handover_ms, accepting_ms)
         stop.set()
 
     async def _leave(self) -> None:
@@ -215,6 +229,8 @@ class Worker:
             self._upstreams.tick()
             self._leases.tick()
             self._limits.tick()
+            if self._certificate is not None:
+                self._certificate.refresh()
 
     def _is_ready(self) -> bool:
         return self._catalog.ready and not self._server.draining
