@@ -306,3 +306,25 @@ def test_streams_with_and_without_chunks() -> None:
         exchange.end_stream(b"d")
         assert bodies(line.transport.written) == [expected]
         assert exchange.keep_alive == (version == "1.1")
+
+
+def test_a_connection_too_many_is_told_so_and_ended() -> None:
+    line = Line(settings=Settings(connections_max=1))
+    transport = Transport()
+    extra = line.server.connection()
+    extra.connection_made(transport)
+    assert status(transport.written) == 503
+    assert b'"code":"too_many_connections"' in transport.written
+    assert b"retry-after: 1\r\n" in transport.written
+    assert transport.ended
+    extra.data_received(post())
+    assert len(answers(transport.written)) == 1
+    assert bodies(line.feed(post())) == [b"[hi]"]
+    extra.connection_lost(None)
+    line.server.connection().connection_made(again := Transport())
+    assert status(again.written) == 503
+    line.connection.connection_lost(None)
+    for connection in list(line.server.connections):
+        connection.connection_lost(None)
+    line.server.connection().connection_made(last := Transport())
+    assert last.written == b""

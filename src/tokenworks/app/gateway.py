@@ -5,6 +5,7 @@ The contract with the supervisor is in `app.children`. What the worker does is i
 
 import argparse
 import os
+import resource
 import socket
 import sys
 
@@ -28,6 +29,7 @@ def main() -> int:
     given = parser.parse_args()
     settings = config.load()
     log.set_up(settings, worker.worker_name(settings, given.index))
+    _allow_many_connections()
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, given.index, lambda: _tell(given.ready_fd)))
@@ -38,6 +40,12 @@ def main() -> int:
     else:
         return_code = 0
     return return_code
+
+
+def _allow_many_connections() -> None:
+    """As many descriptors as the machine lets this process have: a usual limit of 1,024 is soon used up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell(ready_fd: int) -> None:

@@ -155,6 +155,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer_bytes_max: Annotated[Positive, Meta(description="largest unstreamed answer, or largest streamed event")] = (
         64 << 20
     )
+    connections_max: Annotated[Positive, Meta(description="connections of customers to one worker at once")] = 20_000
     client_idle_ms: Annotated[
         Positive, Meta(description="time a client may send nothing, or read nothing, before it is cut")
     ] = 75_000

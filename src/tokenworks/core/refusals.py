@@ -39,6 +39,7 @@ class Code(Enum):
     STALE_SNAPSHOT = "stale_snapshot"
     JOURNAL_FULL = "journal_full"
     DRAINING = "draining"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     ENDPOINT_REFUSED = "endpoint_refused"
     ENDPOINT_UNAVAILABLE = "endpoint_unavailable"
     ENDPOINT_BROKEN = "endpoint_broken"

@@ -83,6 +83,11 @@ class Intake:
             self.ready.append(self._refusal(self.refused))
         return None
 
+    def turn_away(self, refusal: Refusal) -> None:
+        """Read nothing of this client, and tell it why."""
+        self.refused = refusal
+        self.ready.append(self._refusal(refusal))
+
     # --- the parser's calls
 
     def on_message_begin(self) -> None:

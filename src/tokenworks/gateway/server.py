@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from tokenworks.base import clock, ids
 from tokenworks.base.config import Settings
+from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, Source, TooLong
 from tokenworks.gateway.flow import Flow, Wait
@@ -19,6 +20,9 @@ Handler = Callable[[Exchange], Coroutine[Wait[Any], None, None]]
 
 TICK_MS = 250
 _LINGER_TICKS = 8
+_TOO_MANY = Refusal(
+    Code.TOO_MANY_CONNECTIONS, "This gateway worker has too many connections. Retry shortly.", retry_after_ms=1_000
+)
 
 
 class Server:
@@ -127,8 +131,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=self._server.settings.write_buffer_bytes)
-        self._server.connections[self] = None
+        server = self._server
+        self._transport.set_write_buffer_limits(high=server.settings.write_buffer_bytes)
+        server.connections[self] = None
+        if len(server.connections) > server.settings.connections_max:
+            self._intake.turn_away(_TOO_MANY)
+            self._serve_ready()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; they may hold a part of a request or several requests."""
