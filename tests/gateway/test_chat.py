@@ -27,9 +27,19 @@ REFUSED: list[tuple[dict[str, Any], Code, str]] = [
     ({"messages": [{"content": "hi"}]}, Code.INVALID_VALUE, "messages[0]"),
     ({"messages": [{"role": "user", "content": 3}]}, Code.INVALID_VALUE, "messages[0].content"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]},
         Code.FIELD_NOT_SUPPORTED,
         "messages[0].content[0].type",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        Code.INVALID_VALUE,
+        "messages[0].content[0].image_url.url",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        Code.INVALID_VALUE,
+        "messages[0].content[0].image_url",
     ),
     ({"messages": [{"role": "assistant", "audio": {"id": "x"}}]}, Code.FIELD_NOT_SUPPORTED, "messages[0].audio"),
     ({"max_tokens": 0}, Code.INVALID_VALUE, "max_tokens"),

@@ -152,7 +152,7 @@ REFUSED: list[tuple[dict[str, Any], Code, str]] = [
     ({"messages": says(CALL | {"id": None}, role="assistant")}, Code.INVALID_VALUE, "messages[0].content[0].id"),
     ({"messages": says(CALL | {"input": []}, role="assistant")}, Code.INVALID_VALUE, "messages[0].content[0].input"),
     (
-        {"system": "x", "messages": says(text("a"), {"type": "image", "source": PNG})},
+        {"system": "x", "messages": says(text("a"), {"type": "image", "source": {"type": "file"}})},
         Code.FIELD_NOT_SUPPORTED,
         "messages[0].content[1].type",
     ),

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -11,6 +12,7 @@ from tokenworks.api.shapes import Amount, Body, Cursor, Limit, Number, Page, Rat
 from tokenworks.base import clock
 from tokenworks.core import snapshot
 from tokenworks.core.amounts import AmountFault, scale
+from tokenworks.core.bounds import ImageBound
 from tokenworks.core.commands import invalid
 from tokenworks.core.tariff import Rate
 from tokenworks.core.tiers import DEFAULT, Tier
@@ -22,11 +24,27 @@ from tokenworks.shop.tariffs import Published
 router = APIRouter(tags=["catalog"])
 
 
+class ImageBody(Body):
+    """What an image costs a model that sees: `tokens_max` at most, at low detail `tokens_low` if that is not 0.
+
+    With `tile_pixels` it is also at most `tokens_base`, and `tokens_per_tile` for each tile of so many pixels by so
+    many. `urls`: its endpoints may fetch images from wherever a customer says; else only data URLs are taken.
+    """
+
+    tokens_max: int
+    tokens_low: int = 0
+    tile_pixels: int = 0
+    tokens_per_tile: int = 0
+    tokens_base: int = 0
+    urls: bool = False
+
+
 class ModelBody(Body):
     """A model as customers know it. `output_max` left out is the whole context window.
 
     `hidden_reasoning`: it may write output tokens that no stream shows, so all that it may write is always reserved.
-    `apis`: what it is offered on; `chat` means chat completions and messages.
+    `apis`: what it is offered on; `chat` means chat completions, responses and messages.
+    Without `image` it takes no images.
     """
 
     id: str
@@ -36,6 +54,7 @@ class ModelBody(Body):
     bytes_per_token: int = 4
     hidden_reasoning: bool = False
     apis: list[snapshot.Api] = Field(default_factory=lambda: ["chat"])
+    image: ImageBody | None = None
 
 
 class ModelShown(BaseModel):
@@ -48,6 +67,7 @@ class ModelShown(BaseModel):
     bytes_per_token: int
     hidden_reasoning: bool
     apis: list[snapshot.Api]
+    image: ImageBody | None
     created_at: str
 
 
@@ -233,6 +253,7 @@ def new_model(body: ModelBody, at_ns: int) -> snapshot.Model:
         bytes_per_token=body.bytes_per_token,
         hidden_reasoning=body.hidden_reasoning,
         apis=tuple(body.apis),
+        image=ImageBound(**body.image.model_dump()) if body.image else None,
     )
 
 
@@ -246,6 +267,7 @@ def model_shown(model: snapshot.Model) -> ModelShown:
         bytes_per_token=model.bytes_per_token,
         hidden_reasoning=model.hidden_reasoning,
         apis=list(model.apis),
+        image=ImageBody(**msgspec.structs.asdict(model.image)) if model.image else None,
         created_at=at(model.created_s * clock.SECOND),
     )
 

@@ -109,8 +109,20 @@ def add_model(
         list[Api] | None,
         typer.Option("--api", help="What it is offered on; may be given several times.", show_default="chat"),
     ] = None,
+    image_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens that an image can be.", show_default="no images")
+    ] = 0,
+    image_tokens_low: Annotated[int, typer.Option(min=0, help="The same at low detail.", show_default="as high")] = 0,
+    image_tile: Annotated[
+        str,
+        typer.Option(metavar="PIXELS:TOKENS:BASE", help="Tiles of an image: side, tokens, and those beside."),
+    ] = "",
+    image_urls: Annotated[
+        bool, typer.Option("--image-urls", help="Its endpoints fetch images from where customers say.")
+    ] = False,
 ) -> None:
     """Add a model; endpoints that serve it come with `endpoints add`."""
+    image = {"tokens_max": image_tokens, "tokens_low": image_tokens_low, "urls": image_urls}
     session.add(
         "/models",
         id=model_id,
@@ -119,6 +131,7 @@ def add_model(
         owned_by=owned_by,
         hidden_reasoning=hidden_reasoning,
         apis=[api.value for api in apis or (Api.CHAT,)],
+        image=image | _tile(image_tile) if image_tokens else None,
     )
 
 
@@ -192,6 +205,16 @@ def set_endpoint_key(
 ) -> None:
     """Give an endpoint another key; it is sealed in the database and never shown."""
     session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"api_key": values.secret(api_key)}))
+
+
+def _tile(text: str) -> dict[str, int]:
+    """`28:1:2` is a token for each 28 by 28 pixels, and two more."""
+    if not text:
+        return {}
+    numbers = text.split(":")
+    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter("has three numbers, for example 512:170:85", param_hint="--image-tile")
+    return dict(zip(("tile_pixels", "tokens_per_tile", "tokens_base"), map(int, numbers), strict=True))
 
 
 def _option(token_class: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from tokenworks.core.amounts import Rounding
-from tokenworks.core.bounds import InputBound
+from tokenworks.core.bounds import ImageBound, InputBound
 from tokenworks.core.limits import Limits
 from tokenworks.core.tariff import Rate, Tariff
 
@@ -20,7 +20,7 @@ Api = Literal["chat", "completions", "embeddings", "moderations"]
 class Model(msgspec.Struct, frozen=True):
     """A model as customers know it. `hidden_reasoning`: it may write output tokens that no stream shows.
 
-    All endpoints of a model serve all of its `apis`.
+    All endpoints of a model serve all of its `apis`. Without an `image` bound it takes no images.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Model(msgspec.Struct, frozen=True):
     bytes_per_token: int = 4
     hidden_reasoning: bool = False
     apis: tuple[Api, ...] = ("chat",)
+    image: ImageBound | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True):

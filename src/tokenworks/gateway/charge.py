@@ -99,5 +99,6 @@ def checkpoint(delivery: Delivery) -> Checkpoint:
 
 def counted(delivery: Delivery) -> Tokens:
     """Our own count: input by bytes, held to the bound; output as it was seen."""
-    by_bytes = -(-delivery.request.shape.text_bytes // delivery.route.model.bytes_per_token)
+    shape = delivery.request.shape
+    by_bytes = shape.image_tokens - (-shape.text_bytes // delivery.route.model.bytes_per_token)
     return Tokens(input=min(by_bytes, delivery.covered.input_max), output=delivery.tally.output)

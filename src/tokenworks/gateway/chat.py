@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from tokenworks.core.bounds import Shape
+from tokenworks.core.bounds import Image, Shape
 from tokenworks.core.refusals import Code, Refusal
+from tokenworks.gateway import images
 from tokenworks.gateway.other import Other
 from tokenworks.gateway.reading import UNREADABLE
 
@@ -54,12 +55,15 @@ _READ = KNOBS | HARMLESS.keys()
 _TOOL_TYPES = frozenset({"function", "custom"})
 # Parts of a prompt whose tokens the formula of a model bounds.
 PART_TYPES = frozenset({"text", "refusal"})
+IMAGE = "image_url"
+# An image, and the bytes of its URL, which are no text.
+_Seen = tuple[Image, int]
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class ChatRequest(msgspec.Struct, eq=False):
     """A request as read. `fields` is the body, shallow; `shape` is what its bound is computed from. `other` is set
-    where something else than a chat completion is asked for.
+    where something else than a chat completion is asked for. `images` are bounded when the model is known.
     """
 
     fields: dict[str, Raw]
@@ -68,10 +72,12 @@ class ChatRequest(msgspec.Struct, eq=False):
     stream: bool
     wants_usage: bool
     other: Other | None = None
+    images: tuple[Image, ...] = ()
 
 
 class _Part(msgspec.Struct):
     type: str
+    image_url: images.Given | None = None
 
 
 class _Message(msgspec.Struct):
@@ -111,18 +117,19 @@ _is_harmless_alone = HARMLESS.keys().isdisjoint
 
 def parse(body: bytes) -> ChatRequest | Refusal:
     """Read the body of a chat completion; the first thing wrong with it is the refusal."""
+    seen: list[_Seen] = []
     try:
         read = _deep(body)
         fields = _shallow(body)
         refusal = _check_fields(fields)
     except UNREADABLE as fault:
         return unreadable(fault)
-    refusal = refusal or _check_messages(read.messages) or _check_numbers(read)
+    refusal = refusal or _check_messages(read.messages, seen) or _check_numbers(read)
     if refusal is None and read.tools:
         refusal = _check_tools(read.tools)
     if refusal is not None:
         return refusal
-    text_bytes = 0
+    text_bytes = -sum(url_bytes for _, url_bytes in seen) if seen else 0
     for name, raw in fields.items():
         if name not in KNOBS:
             text_bytes += len(bytes(raw))
@@ -135,7 +142,12 @@ def parse(body: bytes) -> ChatRequest | Refusal:
     )
     options = read.stream_options
     return ChatRequest(
-        fields, read.model, shape, bool(read.stream), options is not None and options.include_usage is True
+        fields,
+        read.model,
+        shape,
+        bool(read.stream),
+        options is not None and options.include_usage is True,
+        images=tuple(image for image, _ in seen) if seen else (),
     )
 
 
@@ -186,7 +198,7 @@ def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
     return None
 
 
-def _check_messages(messages: list[_Message]) -> Refusal | None:
+def _check_messages(messages: list[_Message], seen: list[_Seen]) -> Refusal | None:
     if not messages:
         return Refusal(Code.INVALID_VALUE, "The field messages is empty. Send at least one message.", "messages")
     for place, message in enumerate(messages):
@@ -196,7 +208,20 @@ def _check_messages(messages: list[_Message]) -> Refusal | None:
             continue
         for index, part in enumerate(message.content):
             if part.type not in PART_TYPES:
-                return unsupported(f"messages[{place}].content[{index}].type", f"{part.type!r} is not text")
+                refusal = _see(f"messages[{place}].content[{index}]", part, seen)
+                if refusal is not None:
+                    return refusal
+    return None
+
+
+def _see(path: str, part: _Part, seen: list[_Seen]) -> Refusal | None:
+    """Take note of an image; anything else that is no text is refused."""
+    if part.type != IMAGE:
+        return unsupported(f"{path}.type", f"{part.type!r} is neither text nor an image")
+    image = images.seen(f"{path}.image_url", part.image_url)
+    if isinstance(image, Refusal):
+        return image
+    seen.append((image, len(part.image_url.url) if part.image_url else 0))
     return None
 
 

@@ -198,7 +198,7 @@ def _check_block(path: str, block: _Block, taken: frozenset[str]) -> Refusal | N
     for name in _NEEDED.get(block.type, ()):
         if getattr(block, name) is None:
             return _wrong(f"{path}.{name}", "is missing")
-    if block.type in {"image", "document"} and _part(block)["type"] not in chat.PART_TYPES:
+    if block.type in {"image", "document"} and _part(block)["type"] not in {"text", chat.IMAGE}:
         return chat.unsupported(f"{path}.type", f"{block.type!r} is not text")
     for index, inner in enumerate(block.content if isinstance(block.content, list) else ()):
         refusal = _check_block(f"{path}.content[{index}]", inner, _RESULTS)

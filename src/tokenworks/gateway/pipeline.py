@@ -5,14 +5,16 @@ Each step moves on or refuses. After the opening there is no way out that does n
 
 from collections.abc import Callable
 
+import msgspec
+
 from tokenworks.base import clock
 from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull
 from tokenworks.core.bounds import Need, need
 from tokenworks.core.journal import Opening, Reserved
 from tokenworks.core.purse import Charge, Reservation
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Key
-from tokenworks.gateway import chat
+from tokenworks.core.snapshot import Key, Model
+from tokenworks.gateway import chat, images
 from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
@@ -94,11 +96,22 @@ def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
         route = gateway.catalog.route(request.model)
     else:
         route = gateway.catalog.route_other(request.model, other.api)
+    if request.images and isinstance(route, Route) and (refusal := see(request, route.model)) is not None:
+        return refusal
     if isinstance(route, Route) and not route.endpoints:
         return Refusal(
             Code.ENDPOINT_UNAVAILABLE, f"No endpoint serves the model {request.model!r} now.", retry_after_ms=5_000
         )
     return route
+
+
+def see(request: chat.ChatRequest, model: Model) -> Refusal | None:
+    """Bound the images of a request, now that its model is known."""
+    tokens = images.tokens(request.images, model)
+    if isinstance(tokens, Refusal):
+        return tokens
+    request.shape = msgspec.structs.replace(request.shape, image_tokens=tokens)
+    return None
 
 
 def clip(covered: Need, choices: int) -> tuple[Need, int]:

@@ -109,8 +109,11 @@ class Routes:
         if isinstance(route, Refusal):
             return exchange.refuse(route)
         model = route.model
+        if request.images and (refusal := pipeline.see(request, model)) is not None:
+            return exchange.refuse(refusal)
         bound = need(request.shape, model.formula, model.context_window, model.output_max).input_max
-        likely = min(bound, -(-request.shape.text_bytes // model.bytes_per_token))
+        shape = request.shape
+        likely = min(bound, shape.image_tokens - (-shape.text_bytes // model.bytes_per_token))
         return exchange.answer(200, _encode({"input_tokens": bound, "tokenworks": {"input_tokens_likely": likely}}))
 
     async def _models(self, exchange: Exchange, model_id: str) -> None:

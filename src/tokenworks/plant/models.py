@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from tokenworks.base import clock
-from tokenworks.core.bounds import InputBound
+from tokenworks.core.bounds import ImageBound, InputBound
 from tokenworks.core.commands import conflict, invalid, not_found
 from tokenworks.core.snapshot import Api, Model
 
@@ -16,10 +16,17 @@ Connection = AsyncConnection[TupleRow]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _SELECT = """SELECT id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request, tokens_per_message,
-    tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis FROM model """
+    tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis,
+    image_tokens_max, image_tokens_low, image_tile_pixels,
+    image_tokens_per_tile, image_tokens_base, image_urls FROM model """
 _INSERT = """INSERT INTO model (id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request,
-        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+        tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis,
+        image_tokens_max, image_tokens_low, image_tile_pixels,
+        image_tokens_per_tile, image_tokens_base, image_urls)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+
+# No tokens for an image: none is taken.
+_NO_IMAGES = ImageBound(0)
 
 
 async def add(connection: Connection, model: Model) -> Model:
@@ -37,6 +44,7 @@ async def add(connection: Connection, model: Model) -> Model:
             model.created_s * clock.SECOND,
             model.hidden_reasoning,
             list(model.apis),
+            *msgspec.structs.astuple(model.image or _NO_IMAGES),
         ),
     )
     if cursor.rowcount == 0:
@@ -72,6 +80,9 @@ def _check(model: Model) -> None:
         raise invalid("context_window, output_max and bytes_per_token are at least 1.", "context_window")
     if model.output_max > model.context_window:
         raise invalid("output_max cannot exceed context_window.", "output_max")
+    image = model.image
+    if image is not None and (image.tokens_max < 1 or min(msgspec.structs.astuple(image)) < 0):
+        raise invalid("An image has a tokens_max of at least 1, and nothing of it is below 0.", "image")
     unknown = [api for api in model.apis if api not in get_args(Api)]
     if unknown or not model.apis or len(set(model.apis)) < len(model.apis):
         raise invalid(f"apis names at least one of {', '.join(get_args(Api))}, each once.", "apis")
@@ -88,4 +99,5 @@ def _model(row: TupleRow) -> Model:
         created_s=row[9] // clock.SECOND,
         hidden_reasoning=row[10],
         apis=tuple(row[11]),
+        image=ImageBound(*row[12:18]) if row[12] else None,
     )
