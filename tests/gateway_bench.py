@@ -32,6 +32,7 @@ from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.pools import Resolve, Upstreams, resolve
+from tokenworks.gateway.queues import Queues
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import Server
@@ -235,15 +236,18 @@ def _make(
     faults: list[JournalFault] = []
     records = Records(writer, sync if settings.durability == "every" else None, errands, faults.append)
     leases = Leases(office, errands, records.append, settings, worker=worker, epoch=journal_id)
+    limits = LimitsInUse(office, errands, settings, journal_id)
+    board = Board(settings.endpoint_rest_ms * clock.MS)
     gateway = Gateway(
         settings,
-        Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms),
+        Keys(office, errands, settings.key_cache_entries, settings.key_stale_ms, limits.know),
         CatalogInUse(settings.catalog_stale_ms, vault),
         leases,
         records,
         Upstreams(settings, errands, resolve),
-        Board(settings.endpoint_rest_ms * clock.MS),
-        LimitsInUse(office, errands, settings, journal_id),
+        board,
+        limits,
+        Queues(settings, board),
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)
     return Bench(settings, office, running, writer, gateway, server, errands, faults=faults)

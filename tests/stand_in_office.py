@@ -17,7 +17,7 @@ from tokenworks.core import journal, wire
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.journal import Closing, Entry, LeaseClose, LeaseReturn
 from tokenworks.core.leasing import Held, Lease, LeaseReply, LeaseRequest, decide
-from tokenworks.core.limits import Limits
+from tokenworks.core.limits import Counted, Limits
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Catalog, Endpoint, Key, Model
 from tokenworks.core.tariff import Rate, Tariff, flat
@@ -88,6 +88,7 @@ class StandInOffice:
     answered: dict[tuple[str, str, int], LeaseReply] = field(default_factory=dict)
     line: WaitingLine | None = None
     recalled: list[Callable[[wire.Recall], None]] = field(default_factory=list)
+    told: dict[tuple[str, int, str], Counted] = field(default_factory=dict)
     counted: list[Callable[[wire.LimitCounts], None]] = field(default_factory=list)
     posted: dict[str, bytes] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
@@ -121,7 +122,12 @@ class StandInOffice:
         """Answer a key lookup."""
         self._answer()
         self.lookups += 1
-        return self.keys.get(digest)
+        key = self.keys.get(digest)
+        if key is None or key.limits is None or not self.told:
+            return key
+        return msgspec.structs.replace(
+            key, limits=msgspec.structs.replace(key.limits, counts=tuple(self.told.values()))
+        )
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
         """Answer a lease request, the same one always in the same way."""
@@ -175,9 +181,13 @@ class StandInOffice:
         self.reports.append(report)
         return wire.SiteAnswer(self.ledger_epoch)
 
+    async def say_hello(self, epoch: str) -> None:
+        """Nobody listens."""
+
     async def tell_counts(self, counts: wire.LimitCounts) -> None:
         """Pass on to the workers what one of them counted."""
         self._answer()
+        self.told |= {(each.limit_id, each.cell_ns, each.epoch): each for each in counts.counts}
         for hear in self.counted:
             hear(counts)
 

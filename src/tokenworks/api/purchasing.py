@@ -52,7 +52,10 @@ class PurchaseBody(Rates):
 
 
 class EndpointBody(Body):
-    """An OpenAI-compatible server. `model` is a registered one's id, or a description that registers it."""
+    """An OpenAI-compatible server. `model` is a registered one's id, or a description that registers it.
+
+    `concurrency_max`: requests that may run there at once; 0 sets no limit.
+    """
 
     supplier: str
     model: str | ModelBody
@@ -61,15 +64,17 @@ class EndpointBody(Body):
     upstream_model: str = ""
     api_key: str = ""
     disconnect: Disconnect = "stop"
+    concurrency_max: int = 0
     site: str = "main"
     id: str = ""
 
 
 class EndpointChange(Body):
-    """Take an endpoint out of service or back, or give it a new key or purchase price from now on."""
+    """Take an endpoint out of service or back, or give it a new key, purchase price or `concurrency_max`."""
 
     state: State | None = None
     api_key: str | None = None
+    concurrency_max: int | None = None
     purchase: PurchaseBody | None = None
 
 
@@ -91,6 +96,7 @@ class EndpointShown(BaseModel):
     upstream_model: str
     api_key_set: bool
     disconnect: Disconnect
+    concurrency_max: int
     state: State
     purchase: PurchaseShown
     created_at: str
@@ -154,6 +160,7 @@ async def add_endpoint(office: Office, command: Command, body: EndpointBody) -> 
             sealed_key="",
             purchase_tariff_id=tariff.id,
             disconnect=body.disconnect,
+            concurrency_max=body.concurrency_max,
             state="in_service",
             created_at_ns=now_ns,
         )
@@ -174,7 +181,7 @@ async def show_endpoint(office: Office, endpoint_id: str) -> EndpointShown:
 
 @router.patch("/endpoints/{endpoint_id}")
 async def change_endpoint(office: Office, command: Command, endpoint_id: str, body: EndpointChange) -> EndpointShown:
-    """Change an endpoint's state, key or purchase price."""
+    """Change an endpoint's state, key, purchase price or limit of requests at once."""
 
     async def work(connection: Connection) -> EndpointShown:
         endpoint = await registry.get(connection, endpoint_id)
@@ -183,6 +190,8 @@ async def change_endpoint(office: Office, command: Command, endpoint_id: str, bo
             await _publish(connection, endpoint.purchase_tariff_id, supplier, body.purchase, office.wall_ns())
         if body.api_key is not None:
             endpoint = await registry.set_key(connection, office.vault, endpoint_id, body.api_key)
+        if body.concurrency_max is not None:
+            endpoint = await registry.set_concurrency(connection, endpoint_id, body.concurrency_max)
         if body.state is not None:
             endpoint = await registry.set_state(connection, endpoint_id, body.state)
         return await _current(connection, endpoint)
@@ -244,6 +253,7 @@ def _endpoint(endpoint: EndpointRecord, tariff: PurchaseTariff) -> EndpointShown
         upstream_model=endpoint.upstream_model,
         api_key_set=bool(endpoint.sealed_key),
         disconnect=endpoint.disconnect,
+        concurrency_max=endpoint.concurrency_max,
         state=endpoint.state,
         purchase=PurchaseShown(
             **rates_shown(tariff.rate, tariff.currency).model_dump(), tariff=tariff.name, currency=tariff.currency

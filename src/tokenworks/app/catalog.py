@@ -55,4 +55,5 @@ def _endpoint(endpoint: EndpointRecord, price: PurchaseTariff) -> Endpoint:
         rate=price.rate,
         rounding=price.rounding,
         disconnect=endpoint.disconnect,
+        concurrency_max=endpoint.concurrency_max,
     )

@@ -168,6 +168,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=10, description="endpoints tried for one request before its first byte")
     ] = 3
     endpoint_rest_ms: Annotated[Positive, Meta(description="longest time a failing endpoint is left alone")] = 5_000
+    queue_requests_max: Annotated[
+        Positive, Meta(description="requests of a worker that wait for a place at the endpoints of one model")
+    ] = 1_000
+    queue_wait_ms: Annotated[
+        Positive, Meta(description="longest time a request waits for a place at an endpoint before 429 overloaded")
+    ] = 15_000
+    queue_age_ms: Annotated[Positive, Meta(description="time of waiting that raises a request by one tier")] = 2_000
     endpoint_idle_connections: Annotated[Positive, Meta(description="idle connections kept to one endpoint")] = 256
     endpoint_idle_ms: Annotated[Positive, Meta(description="idle time before an endpoint's connection is closed")] = (
         4_000

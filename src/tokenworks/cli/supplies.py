@@ -171,6 +171,9 @@ def add_endpoint(
     disconnect: Annotated[
         Disconnect, typer.Option(help="When a customer goes away: stop the endpoint or drain its answer.")
     ] = Disconnect.STOP,
+    concurrency_max: Annotated[
+        int | None, typer.Option(min=0, help="Requests that may run there at once.", show_default="no limit")
+    ] = None,
 ) -> None:
     """Add an endpoint; gateways use it at once, without a restart."""
     bought = {"input": input_price, "output": output_price, "cached_input": cached_input_price}
@@ -188,6 +191,7 @@ def add_endpoint(
         api_key=values.secret(api_key),
         purchase=purchase,
         disconnect=disconnect.value,
+        concurrency_max=concurrency_max,
     )
 
 
@@ -205,6 +209,12 @@ def set_endpoint_key(
 ) -> None:
     """Give an endpoint another key; it is sealed in the database and never shown."""
     session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"api_key": values.secret(api_key)}))
+
+
+@command(endpoints, "set-concurrency")
+def set_endpoint_concurrency(session: Session, endpoint_id: str, concurrency_max: int) -> None:
+    """Let so many requests run at an endpoint at once, of all workers together; 0 sets no limit."""
+    session.show(session.office.patch(f"/endpoints/{endpoint_id}", {"concurrency_max": concurrency_max}))
 
 
 def _tile(text: str) -> dict[str, int]:

@@ -40,6 +40,7 @@ class Code(Enum):
     JOURNAL_FULL = "journal_full"
     DRAINING = "draining"
     TOO_MANY_CONNECTIONS = "too_many_connections"
+    OVERLOADED = "overloaded"
     ENDPOINT_REFUSED = "endpoint_refused"
     ENDPOINT_UNAVAILABLE = "endpoint_unavailable"
     ENDPOINT_BROKEN = "endpoint_broken"

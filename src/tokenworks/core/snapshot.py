@@ -38,8 +38,9 @@ class Model(msgspec.Struct, frozen=True):
 class Endpoint(msgspec.Struct, frozen=True):
     """One place that serves a model, from a supplier at a purchase price. `base_url` ends before `/chat/completions`.
 
-    `api_key` is sealed on its way to the gateways, which open it.
-    `disconnect`: when the customer goes away, `stop` the endpoint or `drain` its answer.
+    `api_key` is sealed on its way to the gateways, which open it. `disconnect`: when the customer goes away, `stop` the
+    endpoint or `drain` its answer. `concurrency_max`: requests that may run there at once, of all workers together; 0
+    sets no limit.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     rate: Rate
     rounding: Rounding = "half_up"
     disconnect: Literal["stop", "drain"] = "stop"
+    concurrency_max: int = 0
 
 
 class Catalog(msgspec.Struct, frozen=True):

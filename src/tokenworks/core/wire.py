@@ -9,6 +9,7 @@ LEASE_REQUEST = "tokenworks.lease.request"  # LeaseRequest → LeaseReply
 LEASE_RECALL = "tokenworks.lease.recall"  # published: Recall
 KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
 KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
+WORKER_HELLO = "tokenworks.gateway.hello"  # published: the epoch of a worker that lives
 LIMIT_COUNTS = "tokenworks.limit.counts"  # published: LimitCounts
 SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
 SITE = "tokenworks.meter.site"  # SiteReport → SiteAnswer

@@ -52,6 +52,12 @@ class CatalogInUse:
         routes = (*self._routes.values(), *self._others.values())
         return {endpoint.id for route in routes for endpoint in route.endpoints}
 
+    @property
+    def concurrency_max(self) -> dict[str, int]:
+        """The endpoints that may run only so many requests at once."""
+        each = [endpoint for route in self._routes.values() for endpoint in route.endpoints]
+        return {endpoint.id: endpoint.concurrency_max for endpoint in each if endpoint.concurrency_max}
+
     def take(self, catalog: Catalog) -> bool:
         """Use this catalog from now on; the same one again only confirms it. Whether it is another one."""
         self._confirmed_ns = clock.boot_ns()

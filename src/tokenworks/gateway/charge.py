@@ -56,6 +56,8 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     gateway.leases.settle(delivery.holding, delivery.reservation, charges)
     if delivery.exchange.grant is not None:
         delivery.exchange.grant.settle(result.tokens, charges)
+    if delivery.ticket is not None:
+        gateway.queues.settle(delivery.ticket, delivery.request.model, result.tokens.total)
     if outcome.ending == "finished" and not tally.is_cut:
         written = -(-result.tokens.written // delivery.request.shape.choices)
         gateway.leases.learn(delivery.holding, delivery.request.model, written)

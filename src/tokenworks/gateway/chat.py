@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from tokenworks.core.bounds import Image, Shape
 from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.tiers import TIERS
 from tokenworks.gateway import images
 from tokenworks.gateway.other import Other
 from tokenworks.gateway.reading import UNREADABLE
@@ -40,7 +41,7 @@ HARMLESS: dict[str, tuple[object, ...]] = {
     "audio": (None,),
     "prediction": (None,),
     "modalities": (None, ["text"]),
-    "service_tier": (None, "auto", "default"),
+    "service_tier": (None, "auto", "default", *TIERS),
     "best_of": (None, 1),
     "use_beam_search": (None, False),
     "chat_template": (None,),
@@ -73,6 +74,21 @@ class ChatRequest(msgspec.Struct, eq=False):
     wants_usage: bool
     other: Other | None = None
     images: tuple[Image, ...] = ()
+
+    @property
+    def service_tier(self) -> str:
+        """The tier that the customer names; empty if there is none."""
+        raw = self.fields.get("service_tier")
+        named = _any(raw) if raw is not None else None
+        return named if isinstance(named, str) else ""
+
+    @property
+    def sent(self) -> dict[str, Raw]:
+        """The fields for an endpoint. A tier of ours means nothing there, or something that costs."""
+        fields = dict(self.fields)
+        if "service_tier" in fields and self.service_tier in TIERS:
+            del fields["service_tier"]
+        return fields
 
 
 class _Part(msgspec.Struct):
@@ -153,7 +169,7 @@ def parse(body: bytes) -> ChatRequest | Refusal:
 
 def upstream_body(request: ChatRequest, upstream_model: str, output_limit: int) -> bytes:
     """The body for the endpoint: its name of the model, a limit it cannot pass, and usage at the end of a stream."""
-    fields: dict[str, Any] = dict(request.fields)
+    fields: dict[str, Any] = request.sent
     fields["model"] = upstream_model
     # `max_tokens` is the name that every engine knows; a customer who used the newer one knows the model does too.
     given = [name for name in _LIMITS if name in fields and not _is_null(fields[name])]

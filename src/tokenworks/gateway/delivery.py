@@ -4,7 +4,9 @@ Only data and the bookkeeping of attempts. Who talks to endpoints is `dispatch` 
 `charge`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -28,6 +30,26 @@ from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.upstream import Sending
 from tokenworks.grid.dispatch import Board
+from tokenworks.grid.queue import Ticket, TierQueue
+
+
+class Places(Protocol):
+    """Requests that wait for a place at an endpoint; see `queues`, which knows deliveries."""
+
+    lines: dict[str, TierQueue]
+    """The models for which somebody waits."""
+
+    async def turn(self, delivery: "Delivery", tried: Sequence[str]) -> Endpoint | Refusal:
+        """Wait for a place."""
+        ...
+
+    def freed(self, model: str) -> None:
+        """There may be a place."""
+        ...
+
+    def settle(self, ticket: Ticket, model: str, tokens: int) -> None:
+        """A request that had waited is over."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +64,7 @@ class Gateway:
     upstreams: Upstreams
     board: Board
     limits: LimitsInUse
+    queues: Places
 
 
 class Tally(msgspec.Struct, eq=False):
@@ -68,7 +91,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, eq=False):
     """One opened request. `covered` is what the reservation pays for now, `output_limit` what one choice may have at
     most. Where the reservation may grow, it covers less than that; `tariffs` are those of the admission.
-    `charged` is known at its end.
+    `charged` is known at its end, `ticket` if it had to wait for a place.
     """
 
     exchange: Exchange
@@ -84,6 +107,7 @@ class Delivery(msgspec.Struct, eq=False):
     tariffs: dict[str, Tariff]
     may_grow: bool = False
     attempts: list[Attempt] = []
+    ticket: Ticket | None = None
     endpoint: Endpoint | None = None
     sending: Sending | None = None
     charged: Tokens = NONE
@@ -115,6 +139,8 @@ class Delivery(msgspec.Struct, eq=False):
         self.attempts.append(self.attempt(endpoint, sending, outcome, tokens))
         self.endpoint = self.sending = None
         gateway.board.end(endpoint.id)
+        if gateway.queues.lines:
+            gateway.queues.freed(endpoint.model)
         if outcome == "finished":
             gateway.board.succeeded(endpoint.id)
         elif outcome in {"endpoint_broken", "endpoint_timeout"}:

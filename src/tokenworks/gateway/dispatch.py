@@ -1,6 +1,7 @@
 """Dispatch: finding an endpoint that begins an answer, trying the next where one cannot serve.
 
-After the first byte of an answer nothing is tried again. The choice among endpoints is `grid.dispatch`'s.
+Where all are full the request waits for its turn. After the first byte of an answer nothing is tried again. The choice
+among endpoints is `grid.dispatch`'s, whose turn it is `grid.queue`'s.
 """
 
 from tokenworks.base import clock, log
@@ -29,9 +30,15 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
     tried: list[str] = []
     refusal = _UNAVAILABLE
     while len(tried) < gateway.settings.attempts_max:
-        endpoint = gateway.board.choose(delivery.route.endpoints, tried, clock.boot_ns())
+        endpoint = None
+        if delivery.request.model not in gateway.queues.lines:
+            endpoint = gateway.board.choose(delivery.route.endpoints, tried, clock.boot_ns())
         if endpoint is None:
-            break
+            if len(tried) >= len(delivery.route.endpoints):
+                break
+            endpoint = await gateway.queues.turn(delivery, tried)
+            if isinstance(endpoint, Refusal):
+                return Outcome("refused", endpoint)
         tried.append(endpoint.id)
         answer = await _try(delivery, gateway, endpoint)
         if not isinstance(answer, Refusal):
@@ -47,7 +54,7 @@ async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upst
         body = chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit)
         sending = Sending(body, delivery.exchange.request_id)
     else:
-        body = other.body(request.fields, endpoint.upstream_model, delivery.output_limit)
+        body = other.body(request.sent, endpoint.upstream_model, delivery.output_limit)
         sending = Sending(body, delivery.exchange.request_id, path=other.path)
     delivery.begin_attempt(endpoint, sending, gateway)
     delivery.exchange.drains = endpoint.disconnect == "drain"
@@ -65,8 +72,10 @@ async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upst
     answer.let_go()
     _warn(endpoint, f"status {answer.status}")
     delivery.end_attempt(gateway, "refused")
-    gateway.board.failed(endpoint.id, clock.boot_ns())
-    return _busy(answer) if answer.status == 429 or answer.status >= 500 else _REFUSED
+    is_busy = answer.status == 429 or answer.status >= 500
+    refusal = _busy(answer) if is_busy else _REFUSED
+    gateway.board.failed(endpoint.id, clock.boot_ns(), refusal.retry_after_ms * clock.MS)
+    return refusal
 
 
 async def _pass_on(answer: Upstream) -> Outcome:

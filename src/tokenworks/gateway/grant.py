@@ -42,12 +42,13 @@ def gauges_of(windowed: Iterable[Gauge], seats: Iterable[Seats]) -> Gauges:
 
 
 class Grant:
-    """One request within its limits. `bound` is what they leave of what it asked for."""
+    """One request within its limits. `bound` is what they leave of what it asked for, `weight` its customer's."""
 
-    __slots__ = ("_gauges", "_is_counted", "_is_over", "_now_ns", "_taken", "_touch", "bound")
+    __slots__ = ("_gauges", "_is_counted", "_is_over", "_now_ns", "_taken", "_touch", "bound", "weight")
 
-    def __init__(self, gauges: Gauges, bound: Need, now_ns: int, touch: Touch) -> None:
+    def __init__(self, gauges: Gauges, bound: Need, weight: int, now_ns: int, touch: Touch) -> None:
         self.bound = bound
+        self.weight = weight
         self._gauges = gauges
         self._now_ns = now_ns
         self._touch = touch

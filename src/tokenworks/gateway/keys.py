@@ -6,6 +6,7 @@ trusted, or, if the office cannot be asked either, while it is. Secrets are neve
 """
 
 from collections import deque
+from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
@@ -49,9 +50,15 @@ class Entry(msgspec.Struct, eq=False):
 
 
 class Keys:
-    """The memory of one worker. Entries are kept in the order in which they were asked for; the oldest goes first."""
+    """The memory of one worker. Entries are kept in the order in which they were asked for; the oldest goes first.
 
-    def __init__(self, office: Office, errands: Errands, entries_max: int, stale_ms: int) -> None:
+    `know` is told of each key that is remembered.
+    """
+
+    def __init__(
+        self, office: Office, errands: Errands, entries_max: int, stale_ms: int, know: Callable[[Key], None]
+    ) -> None:
+        self._know = know
         self._office = office
         self._errands = errands
         self._entries_max = entries_max
@@ -136,6 +143,7 @@ class Keys:
         self._entries.pop(digest, None)
         if key is None:
             return
+        self._know(key)
         if len(self._entries) >= self._entries_max:
             del self._entries[next(iter(self._entries))]
         self._entries[digest] = Entry(key, asked_ns)

@@ -46,7 +46,13 @@ class LimitsInUse:
         self._seats: dict[str, Seats] = {}
         self._changed: dict[tuple[str, int], None] = {}
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._telling = 0
         self._told_ns = self._again_ns = self._tidied_ns = 0
+
+    def know(self, key: Key) -> None:
+        """The office told of a key: from now on what others count of its limits is heard."""
+        if key.limits is not None:
+            self._gauges_of(key.key_id, key.limits)
 
     def admit(self, caller: Key, limits: Limits, bound: Need, choices: int) -> Grant | Refusal:
         """Count a request in if all limits of its key let it in; the grant says how much of the bound they do."""
@@ -64,7 +70,7 @@ class LimitsInUse:
             if wanted > left:
                 return refusal_of(gauge.limit, wanted, gauge.wait_ns(wanted, now_ns))
             bound = within(bound, left)
-        return Grant(gauges, bound, now_ns, self.touch)
+        return Grant(gauges, bound, limits.weight, now_ns, self.touch)
 
     def fields(self, caller: Key, limits: Limits, *, anthropic: bool = False) -> bytes:
         """The header lines that tell the caller where its limits stand."""
@@ -84,7 +90,7 @@ class LimitsInUse:
     @property
     def is_telling(self) -> bool:
         """Whether there is something that others have not been told."""
-        return self._timer is not None
+        return self._timer is not None or self._telling > 0
 
     def hear(self, counts: LimitCounts) -> None:
         """What another worker has counted. What is of no limit known here comes with the key that makes it known."""
@@ -162,6 +168,7 @@ class LimitsInUse:
             del self._changed[each]
         counts = tuple(self._told(limit_id, cell_ns) for limit_id, cell_ns in changed)
         if counts:
+            self._telling += 1
             self._errands.start(self._publish(LimitCounts(self._epoch, counts)))
         for limit_id, cell_ns in list(self._changed)[:1]:
             self.touch(limit_id, cell_ns)
@@ -178,6 +185,8 @@ class LimitsInUse:
         except BusFault as fault:
             # Everything is told again when the bus is back.
             _log.warning("counts of limits are not told", extra={"reason": str(fault)})
+        finally:
+            self._telling -= 1
 
     def _tidy(self) -> None:
         """Forget what is counted of nothing here, once its key is forgotten too: one that comes again is asked for

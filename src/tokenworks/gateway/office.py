@@ -39,6 +39,10 @@ class Office(Protocol):
         """What was counted of limits, for the other workers."""
         ...
 
+    async def say_hello(self, epoch: str) -> None:
+        """That this worker lives, for the other workers."""
+        ...
+
 
 class Line(Protocol):
     """What is needed of a bus; see `base.bus.Bus`, which is one. The simulation has another."""
@@ -106,6 +110,18 @@ class BusOffice:
     async def tell_counts(self, counts: wire.LimitCounts) -> None:
         """Let the other workers and the office know what was counted of limits here."""
         await self._bus.publish(wire.LIMIT_COUNTS, _pack(counts))
+
+    async def say_hello(self, epoch: str) -> None:
+        """Let the other workers know that this one lives."""
+        await self._bus.publish(wire.WORKER_HELLO, epoch.encode())
+
+    async def on_hello(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with the epoch of each worker that says that it lives."""
+
+        async def handle(_subject: str, payload: bytes) -> None:
+            hear(payload.decode())
+
+        await self._bus.subscribe(wire.WORKER_HELLO, handle)
 
     async def on_counts(self, hear: Callable[[wire.LimitCounts], None], tell_all: Callable[[], None]) -> None:
         """Call `hear` for what workers counted, and `tell_all` after they may have missed what is counted here."""

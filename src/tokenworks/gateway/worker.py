@@ -24,7 +24,9 @@ from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.office import BusOffice
+from tokenworks.gateway.peers import Peers
 from tokenworks.gateway.pools import Upstreams
+from tokenworks.gateway.queues import Queues
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.server import TICK_MS, Server
@@ -86,11 +88,13 @@ class Worker:
             self._writer, self._sync if settings.durability == "every" else None, self._errands, self._on_fault
         )
         self._leases = Leases(office, self._errands, self._records.append, settings, worker=name, epoch=journal_id)
-        self._keys = Keys(office, self._errands, settings.key_cache_entries, settings.key_stale_ms)
+        self._limits = LimitsInUse(office, self._errands, settings, journal_id)
+        self._keys = Keys(office, self._errands, settings.key_cache_entries, settings.key_stale_ms, self._limits.know)
         self._catalog = CatalogInUse(settings.catalog_stale_ms, Vault(settings.master_keys))
         self._upstreams = Upstreams(settings, self._errands)
         self._board = Board(settings.endpoint_rest_ms * clock.MS)
-        self._limits = LimitsInUse(office, self._errands, settings, journal_id)
+        self._queues = Queues(settings, self._board)
+        self._peers = Peers(office, self._errands, journal_id, self._share_places)
         gateway = Gateway(
             settings,
             self._keys,
@@ -100,6 +104,7 @@ class Worker:
             self._upstreams,
             self._board,
             self._limits,
+            self._queues,
         )
         self._server = Server(settings, Routes(gateway, self._is_ready).handle, name)
         self._shipper = Shipper(
@@ -122,6 +127,7 @@ class Worker:
         await self._office.on_key_changed(self._keys.forget, self._keys.doubt_all)
         await self._office.on_recall(self._leases.recall)
         await self._office.on_counts(self._limits.hear, self._limits.tell_all)
+        await self._office.on_hello(self._peers.hear)
         has_catalog = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -201,6 +207,7 @@ class Worker:
                 endpoint_ids = self._catalog.endpoint_ids
                 self._upstreams.keep(endpoint_ids)
                 self._board.keep(endpoint_ids)
+                self._share_places()
             has_catalog.set()
 
     async def _ship(self, stop: asyncio.Event) -> None:
@@ -229,8 +236,17 @@ class Worker:
             self._upstreams.tick()
             self._leases.tick()
             self._limits.tick()
+            self._peers.tick()
+            self._queues.freed_all()
             if self._certificate is not None:
                 self._certificate.refresh()
+
+    def _share_places(self) -> None:
+        """The catalog or the number of workers changed: how many requests of this one each endpoint may run."""
+        limited = self._catalog.concurrency_max
+        self._peers.need(needed=bool(limited))
+        self._board.limit({endpoint_id: self._peers.part(limit) for endpoint_id, limit in limited.items()})
+        self._queues.freed_all()
 
     def _is_ready(self) -> bool:
         return self._catalog.ready and not self._server.draining

@@ -1,46 +1,59 @@
-"""Dispatch: which endpoint serves a request now. Fewest running requests among those that are not resting.
+"""Dispatch: which endpoint serves a request now. Fewest running requests among those that are well and have a place.
 
-An endpoint that fails rests, twice as long after each failure in a row, up to a named limit; one success ends it. The
-choice is a function of the board's state and of the time passed in, so the simulation can run it too. Nothing here
-connects to an endpoint, and prices are not weighed yet.
+A circuit breaker for each endpoint: one that fails rests, twice as long after each failure in a row, up to a named
+limit. After its rest one request tries it (a probe) while the others still go elsewhere; a success ends it, a failure
+is the next rest. One that says nothing at all while requests wait rests too. The choice is a function of the board's
+state and of the time passed in, so the simulation can run it too. Nothing here connects to an endpoint, and prices are
+not weighed yet.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from tokenworks.core.snapshot import Endpoint
 
 _FIRST_REST_NS = 500_000_000
+# An endpoint that is being tried after its rest: to be left alone until that has ended.
+_PROBING_NS = 1 << 62
 
 
 class EndpointState(msgspec.Struct):
-    """What a worker knows of an endpoint: requests running there, turns it had, failures in a row, rest until when."""
+    """What a worker knows of an endpoint: requests running there, turns it had, failures in a row, rest until when.
+
+    `places` is how many requests of this worker may run there at once; 0 sets no limit.
+    """
 
     running: int = 0
     turns: int = 0
     failures: int = 0
     rest_until_ns: int = 0
+    places: int = 0
 
 
 def choose(
     endpoints: Sequence[Endpoint], states: Sequence[EndpointState], tried: Collection[str], mono_ns: int
 ) -> int | None:
-    """The index of the endpoint to use, or None when all were tried.
+    """The index of the endpoint to use, or None when all were tried, or are full.
 
     Rest is a preference, not a ban: when all that are left rest, the one whose rest ends first is used, because a
-    refusal helps nobody and an endpoint may be back. Among equals the one with the fewest turns goes first.
+    refusal helps nobody and an endpoint may be back. But where one that is well is only full, it is worth waiting for.
+    Among equals the one with the fewest turns goes first.
     """
     best: int | None = None
     best_score = (0, 0, 0)
+    is_worth_waiting = False
     for index, state in enumerate(states):
         if tried and endpoints[index].id in tried:
             continue
         resting_ns = state.rest_until_ns if state.rest_until_ns > mono_ns else 0
+        if state.places and state.running >= state.places:
+            is_worth_waiting = is_worth_waiting or not resting_ns
+            continue
         score = (resting_ns, state.running, state.turns)
         if best is None or score < best_score:
             best, best_score = index, score
-    return best
+    return None if is_worth_waiting and best_score[0] else best
 
 
 class Board:
@@ -63,25 +76,49 @@ class Board:
         return found
 
     def begin(self, endpoint_id: str) -> None:
-        """A request goes to the endpoint."""
+        """A request goes to the endpoint. Where it has failed before, this is the probe."""
         state = self.state(endpoint_id)
         state.running += 1
         state.turns += 1
+        if state.failures:
+            state.rest_until_ns = _PROBING_NS
 
     def end(self, endpoint_id: str) -> None:
-        """A request left the endpoint, however it went."""
-        self.state(endpoint_id).running -= 1
+        """A request left the endpoint, however it went. A probe that showed nothing makes room for the next."""
+        state = self.state(endpoint_id)
+        state.running -= 1
+        if state.rest_until_ns == _PROBING_NS:
+            state.rest_until_ns = 0
 
     def succeeded(self, endpoint_id: str) -> None:
         """The endpoint answered as it should."""
-        self.state(endpoint_id).failures = 0
+        state = self.state(endpoint_id)
+        if state.failures:
+            state.failures = state.rest_until_ns = 0
 
-    def failed(self, endpoint_id: str, mono_ns: int) -> None:
-        """The endpoint could not be reached, answered that it cannot serve, broke off or fell silent."""
+    def failed(self, endpoint_id: str, mono_ns: int, asked_ns: int = 0) -> None:
+        """The endpoint could not be reached, answered that it cannot serve, broke off or fell silent.
+
+        It may have asked to be left alone for a while; beyond the limit of all rests nobody is.
+        """
         state = self.state(endpoint_id)
         state.failures += 1
-        rest_ns = min(_FIRST_REST_NS << min(state.failures - 1, 30), self._rest_ns_max)
-        state.rest_until_ns = mono_ns + rest_ns
+        rest_ns = max(_FIRST_REST_NS << min(state.failures - 1, 30), asked_ns)
+        state.rest_until_ns = mono_ns + min(rest_ns, self._rest_ns_max)
+
+    def quiet(self, endpoint_id: str, until_ns: int) -> None:
+        """Requests wait at the endpoint and nothing comes from it, on no connection: it rests until looked at again."""
+        state = self.state(endpoint_id)
+        state.rest_until_ns = max(state.rest_until_ns, until_ns)
+
+    def limit(self, places: Mapping[str, int]) -> None:
+        """How many requests may run at once, by endpoint; none that is not named has a limit."""
+        for endpoint_id in places.keys() | self._states.keys():
+            self.state(endpoint_id).places = places.get(endpoint_id, 0)
+
+    def resting(self, mono_ns: int) -> list[str]:
+        """The endpoints that are left alone now."""
+        return sorted(name for name, state in self._states.items() if state.rest_until_ns > mono_ns)
 
     def keep(self, endpoint_ids: Collection[str]) -> None:
         """Forget endpoints that left the catalog and serve nothing any more."""

@@ -23,16 +23,21 @@ Disconnect = Literal["stop", "drain"]
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TEXT_LENGTH_MAX = 256
 _API_KEY_LENGTH_MAX = 4096
+_CONCURRENCY_MAX = 1_000_000
 _SELECT = """SELECT id, site, supplier_id, model_id, base_url, upstream_model, sealed_key, purchase_tariff_id,
-    disconnect, state, created_at_ns FROM endpoint """
+    disconnect, state, created_at_ns, concurrency_max FROM endpoint """
 _INSERT = """INSERT INTO endpoint (id, site, supplier_id, model_id, base_url, upstream_model, sealed_key,
-        purchase_tariff_id, disconnect, state, created_at_ns)
+        purchase_tariff_id, disconnect, state, created_at_ns, concurrency_max)
     VALUES (%(id)s, %(site)s, %(supplier_id)s, %(model_id)s, %(base_url)s, %(upstream_model)s, %(sealed_key)s,
-        %(purchase_tariff_id)s, %(disconnect)s, %(state)s, %(created_at_ns)s) ON CONFLICT DO NOTHING"""
+        %(purchase_tariff_id)s, %(disconnect)s, %(state)s, %(created_at_ns)s, %(concurrency_max)s)
+    ON CONFLICT DO NOTHING"""
 
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint. `sealed_key` is its key as the database and the bus have it; only gateways open it."""
+    """One endpoint. `sealed_key` is its key as the database and the bus have it; only gateways open it.
+
+    `concurrency_max`: requests that may run there at once; 0 sets no limit.
+    """
 
     id: str
     site: str
@@ -45,6 +50,7 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     disconnect: Disconnect
     state: State
     created_at_ns: int
+    concurrency_max: int = 0
 
 
 async def add(connection: Connection, vault: Vault, endpoint: EndpointRecord, api_key: str) -> EndpointRecord:
@@ -89,6 +95,13 @@ async def set_state(connection: Connection, endpoint_id: str, state: State) -> E
     return await get(connection, endpoint_id)
 
 
+async def set_concurrency(connection: Connection, endpoint_id: str, concurrency_max: int) -> EndpointRecord:
+    """Let so many requests run at an endpoint at once; 0 sets no limit."""
+    _check_concurrency(concurrency_max)
+    await connection.execute("UPDATE endpoint SET concurrency_max = %s WHERE id = %s", (concurrency_max, endpoint_id))
+    return await get(connection, endpoint_id)
+
+
 async def move(connection: Connection, vault: Vault, endpoint_id: str, address: str, api_key: str) -> EndpointRecord:
     """The same endpoint answers at another address and asks for this key."""
     await connection.execute("UPDATE endpoint SET base_url = %s WHERE id = %s", (base_url(address), endpoint_id))
@@ -122,7 +135,13 @@ async def sealed_with(connection: Connection) -> dict[str, int]:
     return dict(Counter(key_of(str(row[0])) for row in await cursor.fetchall()))
 
 
+def _check_concurrency(concurrency_max: int) -> None:
+    if not 0 <= concurrency_max <= _CONCURRENCY_MAX:
+        raise invalid(f"concurrency_max is between 0 (no limit) and {_CONCURRENCY_MAX}.", "concurrency_max")
+
+
 def _check(endpoint: EndpointRecord, api_key: str) -> None:
+    _check_concurrency(endpoint.concurrency_max)
     for field, text in (("id", endpoint.id), ("site", endpoint.site)):
         if not _ID.fullmatch(text):
             raise invalid(f"{field} has 1 to 64 lower-case letters, digits and . _ -", field)

@@ -1,7 +1,7 @@
 """Limits of keys and customers, in all their versions and under seal, and what workers counted of them.
 
 `limit_use` is what the office remembers for workers that start: counts that workers tell again, no record of the
-business, so it is not sealed.
+business, so it is not sealed. An endpoint may have a limit of requests that run there at once.
 """
 
 from alembic import op
@@ -12,7 +12,7 @@ down_revision = "0005"
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (LIMIT, USE):
+    for statement in (LIMIT, USE, CONCURRENCY):
         op.execute(statement)
     op.execute(
         "CREATE TRIGGER usage_limit_is_final BEFORE UPDATE OR DELETE ON usage_limit"
@@ -41,6 +41,10 @@ CREATE TABLE usage_limit (
 );
 CREATE INDEX usage_limit_sealed ON usage_limit (stream, seq);
 CREATE INDEX usage_limit_customer ON usage_limit (customer_id, id);
+"""
+
+CONCURRENCY = """
+ALTER TABLE endpoint ADD COLUMN concurrency_max integer NOT NULL DEFAULT 0 CHECK (concurrency_max >= 0);
 """
 
 USE = """
