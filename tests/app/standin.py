@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from tokenworks.app import spares
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int)
     parser.add_argument("--index", type=int)
+    parser.add_argument("--go-fd", type=int)
     given = parser.parse_args()
+    if given.go_fd is not None and spares.told(given.go_fd) is None:
+        sys.exit(0)
     if os.environ.get("STANDIN_FAILS") == "yes" or Path(os.environ.get("STANDIN_FAILS_IF", "/nowhere")).exists():
         sys.exit("the stand-in was told to fail")
     signal.signal(signal.SIGTERM, stop)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from tokenworks.app import claim
+from tokenworks.app import claim, renewal
 from tokenworks.app.claim import Running
 from tokenworks.base import clock, config
 from tokenworks.base.config import Settings
@@ -133,6 +133,55 @@ def test_children_that_are_killed_come_back_and_nobody_is_refused(scratch: Path)
             return now is not None and all(now.pids[name] not in (0, running.pids[name]) for name in killed)
 
         until(all_back)
+
+
+def spares_of(supervisor: int) -> set[int]:
+    """Children that wait to be told who they are."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return {int(pid) for pid in children if b"--go-fd" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def test_a_spare_takes_the_place_of_what_dies_and_another_one_waits(scratch: Path) -> None:
+    data = scratch / "up"
+    with up(settings(data, workers=2, spare_after_ms=1)) as (process, running):
+        waiting = until(lambda: len(found := spares_of(process.pid)) == 2 and found)
+        for name in ("worker-1", "office"):
+            os.kill(running.pids[name], signal.SIGKILL)
+
+        def replaced() -> Running | None:
+            now = claim.running_on(data)
+            changed = now and all(now.pids[name] not in (0, running.pids[name]) for name in ("worker-1", "office"))
+            return now if changed else None
+
+        now = until(replaced)
+        assert {now.pids["worker-1"], now.pids["office"]} == waiting
+        assert ask(running.addresses["office"]) == now.pids["office"]
+        others = until(lambda: len(found := spares_of(process.pid) - waiting) == 2 and found)
+    assert not any(alive(pid) for pid in waiting | others)
+
+
+def test_a_renewal_takes_no_spare_which_has_loaded_what_is_to_be_replaced(scratch: Path) -> None:
+    data = scratch / "up"
+    with up(settings(data, workers=1, spare_after_ms=1)) as (process, running):
+        waiting = until(lambda: len(found := spares_of(process.pid)) == 2 and found)
+        os.kill(process.pid, renewal.SIGNAL)
+        now = until(lambda: (now := claim.running_on(data)) and now.renewals and now)
+        assert now.renewal_fault == ""
+        assert now.pids["worker-0"] not in {running.pids["worker-0"], *waiting}
+
+
+def test_a_spare_that_died_is_not_missed(scratch: Path) -> None:
+    data = scratch / "up"
+    with up(settings(data, workers=1, spare_after_ms=1)) as (process, running):
+        waiting = until(lambda: len(found := spares_of(process.pid)) == 2 and found)
+        for pid in (*waiting, running.pids["worker-0"]):
+            os.kill(pid, signal.SIGKILL)
+
+        def back() -> bool:
+            now = claim.running_on(data)
+            return now is not None and now.pids["worker-0"] not in (0, running.pids["worker-0"])
+
+        until(back)
 
 
 def test_what_lost_its_ground_is_not_started_before_that_is_back(scratch: Path) -> None:

@@ -8,10 +8,11 @@ Also the contract between the supervisor and the processes it starts with Python
 
 `N` is a listening, non-blocking TCP socket, the same one in every worker and in a worker's successor. When the
 process answers, it writes the line `ready` to descriptor `M` and closes it. All settings come through the
-environment. SIGTERM asks it to stop: it accepts no more (closing its `N`), finishes what runs within `drain_ms`, and
-exits with 0. SIGINT never reaches it. It gets SIGTERM too when the supervisor dies. SIGUSR2 tells a gateway worker
-that another one serves in its place: it accepts no more, serves out what is connected within `handover_ms`, and exits
-with 0.
+environment. With `--go-fd G` a worker or office loads itself and waits for a line with its index on descriptor `G`; at
+the end of that it ends (`app.spares`). SIGTERM asks a process to stop: it accepts no more (closing its `N`), finishes
+what runs within `drain_ms`, and exits with 0. SIGINT never reaches it. It gets SIGTERM too when the supervisor dies.
+SIGUSR2 tells a gateway worker that another one serves in its place: it accepts no more, serves out what is connected
+within `handover_ms`, and exits with 0.
 """
 
 import asyncio
@@ -21,13 +22,31 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
+from tokenworks.app.spares import Spares
 from tokenworks.base import clock, log, processes
 from tokenworks.base.config import Settings, environment
 from tokenworks.base.processes import Program, Service, StartFault
 
 _HANDOVER_SIGNAL = signal.SIGUSR2
+# Until it is seen whether what the process stands on is gone as well.
+_FIRST_PAUSE_MS = 20
 
 _log = log.get(__name__)
+
+
+def program(module: str, settings: Settings, listen_fd: int | None = None) -> Program:
+    """How a Python child is started, but for what each process has of its own."""
+    argv = [sys.executable, "-P", "-m", module]
+    if listen_fd is not None:
+        argv += ["--listen-fd", str(listen_fd)]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWORKS_")}
+    return Program(
+        argv=tuple(argv),
+        environ=inherited | environment(settings),
+        descriptors=() if listen_fd is None else (listen_fd,),
+    )
 
 
 class PythonChild:
@@ -36,32 +55,35 @@ class PythonChild:
     stop_signal = signal.SIGTERM
 
     def __init__(
-        self, name: str, module: str, settings: Settings, *, listen_fd: int | None = None, index: int | None = None
+        self,
+        name: str,
+        module: str,
+        settings: Settings,
+        *,
+        listen_fd: int | None = None,
+        index: int | None = None,
+        spares: Spares | None = None,
     ):
         self.name = name
-        self._module = module
-        self._settings = settings
-        self._listen_fd = listen_fd
+        self._program = program(module, settings, listen_fd)
         self._index = index
+        self._spares = spares
         self._pipe = -1
 
     async def spawn(self) -> asyncio.subprocess.Process:
-        """Start the module with its descriptors named in the arguments."""
+        """Start the module with its descriptors named in the arguments, or send its spare on its way."""
         self._close_pipe()
+        taken = self._spares.take(self._index or 0) if self._spares else None
+        if taken is not None:
+            process, self._pipe = taken
+            return process
         self._pipe, ready_fd = os.pipe()
-        argv = [sys.executable, "-P", "-m", self._module, "--ready-fd", str(ready_fd)]
-        descriptors = [ready_fd]
-        if self._listen_fd is not None:
-            argv += ["--listen-fd", str(self._listen_fd)]
-            descriptors.append(self._listen_fd)
+        argv = [*self._program.argv, "--ready-fd", str(ready_fd)]
         if self._index is not None:
             argv += ["--index", str(self._index)]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWORKS_")}
-        environ = inherited | environment(self._settings)
+        descriptors = (*self._program.descriptors, ready_fd)
         try:
-            return await processes.spawn(
-                Program(argv=tuple(argv), environ=environ, descriptors=tuple(descriptors), stop_signal=self.stop_signal)
-            )
+            return await processes.spawn(replace(self._program, argv=tuple(argv), descriptors=descriptors))
         finally:
             os.close(ready_fd)
 
@@ -79,6 +101,8 @@ class PythonChild:
         if not said.startswith(b"ready"):
             ended = processes.how_it_ended(await process.wait())
             raise StartFault(f"the {self.name} stopped while it was starting ({ended}); the lines above say why")
+        if self._spares:
+            self._spares.prepare()
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:
@@ -186,20 +210,21 @@ class Child:
             _log.warning("killed a process that did not end", extra={"child": self.name, "after_ms": patience_ms})
 
     async def _keep_alive(self) -> None:
-        pause_ms = self._settings.restart_pause_ms
+        first_pause_ms = min(_FIRST_PAUSE_MS, self._settings.restart_pause_ms)
+        pause_ms = first_pause_ms
         while self._process:
             since_ns = clock.boot_ns()
             ended = processes.how_it_ended(await self._process.wait())
             self._ready.clear()
             if self._was_well(since_ns):
-                pause_ms = self._settings.restart_pause_ms
+                pause_ms = first_pause_ms
             _log.warning(
                 "a process ended, starting it again", extra={"child": self.name, "ended": ended, "in_ms": pause_ms}
             )
             await asyncio.sleep(pause_ms / 1000)
             for child in self._ground:
                 await child.is_ready()
-            pause_ms = min(pause_ms * 2, self._settings.restart_pause_max_ms)
+            pause_ms = min(max(pause_ms * 2, self._settings.restart_pause_ms), self._settings.restart_pause_max_ms)
             await self._begin_again()
 
     async def is_ready(self) -> None:

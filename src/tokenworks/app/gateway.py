@@ -11,6 +11,7 @@ import sys
 
 import uvloop
 
+from tokenworks.app import spares
 from tokenworks.base import config, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
@@ -25,14 +26,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tokenworks.app.gateway", description="One gateway worker.")
     parser.add_argument("--listen-fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--ready-fd", type=int, required=True, help="descriptor that is told `ready`")
-    parser.add_argument("--index", type=int, required=True, help="number of this worker")
+    parser.add_argument("--index", type=int, default=0, help="number of this worker")
+    parser.add_argument("--go-fd", type=int, help="descriptor that says when to begin, and with which index")
     given = parser.parse_args()
+    index = given.index if given.go_fd is None else spares.told(given.go_fd)
+    if index is None:
+        return 0
     settings = config.load()
-    log.set_up(settings, worker.worker_name(settings, given.index))
+    log.set_up(settings, worker.worker_name(settings, index))
     _allow_many_connections()
     listener = socket.socket(fileno=given.listen_fd)
     try:
-        uvloop.run(worker.run(settings, listener, given.index, lambda: _tell(given.ready_fd)))
+        uvloop.run(worker.run(settings, listener, index, lambda: _tell(given.ready_fd)))
     except* (BusFault, JournalFault, TlsFault) as faults:
         for fault in faults.exceptions:
             _log.error("the worker stops", extra={"reason": str(fault)})

@@ -64,9 +64,11 @@ async def machine(settings: Settings, modules: Modules = MODULES) -> AsyncGenera
         def announce() -> None:
             claim.announce(settings.data, running())
 
-        children += [Child(each, settings, announce) for each in up.workers(settings, listener, modules)]
-        renewal = Renewal(children, announce)
+        serving = up.workers(settings, listener, modules)
+        children += [Child(each, settings, announce) for each in serving.services]
+        renewal = Renewal(children, announce, serving.spares)
         stack.push_async_callback(up.stop, children)
+        stack.push_async_callback(serving.spares.stop)
         await all_of(child.start() for child in children)
         await stack.enter_async_context(renewal.offered())
         announce()

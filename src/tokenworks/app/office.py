@@ -25,7 +25,7 @@ import tokenworks
 from tokenworks import api, console
 from tokenworks.access.counts import CountDesk
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import backups, housekeeping, killing, ports, seed, verification
+from tokenworks.app import backups, housekeeping, killing, ports, seed, spares, verification
 from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
@@ -61,7 +61,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tokenworks.app.office", description="The office.")
     parser.add_argument("--listen-fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--ready-fd", type=int, required=True, help="descriptor that is told `ready`")
+    parser.add_argument("--go-fd", type=int, help="descriptor that says when to begin")
     given = parser.parse_args()
+    if given.go_fd is not None and spares.told(given.go_fd) is None:
+        return 0
     settings = config.load()
     log.set_up(settings, "office")
     try:

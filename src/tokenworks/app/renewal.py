@@ -16,6 +16,7 @@ import msgspec
 from tokenworks.app import claim
 from tokenworks.app.children import Child
 from tokenworks.app.claim import Running
+from tokenworks.app.spares import Spares
 from tokenworks.base import clock, log
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
@@ -36,11 +37,12 @@ class Renewed(msgspec.Struct, frozen=True, kw_only=True):
 class Renewal:
     """Replaces these children when it is asked to. `rounds` and `fault` tell how the last time ended."""
 
-    def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
+    def __init__(self, children: Sequence[Child], changed: Callable[[], None], spares: Spares | None = None) -> None:
         self.rounds = 0
         self.fault = ""
         self._children = children
         self._changed = changed
+        self._spares = spares
         self._asked = asyncio.Event()
 
     @asynccontextmanager
@@ -71,7 +73,9 @@ class Renewal:
             self._changed()
 
     async def _replace_each(self) -> None:
-        """One at a time: a version that does not start costs nobody a worker."""
+        """One at a time: a version that does not start costs nobody a worker. A spare has loaded the former version."""
+        if self._spares:
+            await self._spares.stop()
         for child in self._children:
             await child.replace()
             _log.info("a worker is replaced", extra={"child": child.name, "pid": child.pid})

@@ -17,9 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from tokenworks.app import archive, claim, ports, services
-from tokenworks.app.children import Child, PythonChild, all_of
+from tokenworks.app.children import Child, PythonChild, all_of, program
 from tokenworks.app.claim import Running
 from tokenworks.app.renewal import Renewal
+from tokenworks.app.spares import Spares
 from tokenworks.base import bus, clock, database, log, tls
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
@@ -74,6 +75,8 @@ async def system(settings: Settings, modules: Modules = MODULES) -> AsyncGenerat
             await stack.enter_async_context(archive.followed(settings))
         for group in plan.groups:
             stack.push_async_callback(stop, group)
+        for spares in plan.spares:
+            stack.push_async_callback(spares.stop)
         await plan.start()
         await stack.enter_async_context(plan.renewal.offered())
         plan.announce()
@@ -102,6 +105,7 @@ class _Plan:
         self.ground: list[Child] = []
         self.engines: list[Child] = []
         self.serving: list[list[Child]] = []
+        self.spares: list[Spares] = []
         self.renewal = Renewal((), self.announce)
         self._started_at_ns = clock.wall_ns()
 
@@ -169,19 +173,32 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
     if settings.embedded_engine:
         plan.engines = [Child(PythonChild("engine", modules.engine, settings), settings, plan.announce)]
     on_bus = plan.ground[len(ground) :]
-    desk = PythonChild("office", modules.office, settings, listen_fd=office.fileno())
-    crew = [Child(each, settings, plan.announce, on_bus) for each in workers(settings, gateway, modules)]
+    clerks = Spares(program(modules.office, settings, office.fileno()), settings.spare_after_ms)
+    desk = PythonChild("office", modules.office, settings, listen_fd=office.fileno(), spares=clerks)
+    serving = workers(settings, gateway, modules)
+    crew = [Child(each, settings, plan.announce, on_bus) for each in serving.services]
+    plan.spares = [clerks, serving.spares]
     plan.serving = [[Child(desk, settings, plan.announce, plan.ground)], crew]
-    plan.renewal = Renewal(crew, plan.announce)
+    plan.renewal = Renewal(crew, plan.announce, serving.spares)
     return plan
 
 
-def workers(settings: Settings, listener: socket.socket, modules: Modules) -> list[PythonChild]:
+class Workers(msgspec.Struct, frozen=True):
+    """The gateway workers of a machine, and the spare of all of them."""
+
+    services: list[PythonChild]
+    spares: Spares
+
+
+def workers(settings: Settings, listener: socket.socket, modules: Modules) -> Workers:
     """The gateway workers of this machine, on one listening socket."""
-    return [
-        PythonChild(f"worker-{index}", modules.gateway, settings, listen_fd=listener.fileno(), index=index)
+    number = listener.fileno()
+    spares = Spares(program(modules.gateway, settings, number), settings.spare_after_ms)
+    services = [
+        PythonChild(f"worker-{index}", modules.gateway, settings, listen_fd=number, index=index, spares=spares)
         for index in range(settings.workers)
     ]
+    return Workers(services, spares)
 
 
 def _addresses(settings: Settings, gateway: str, office: str) -> dict[str, str]:

@@ -201,6 +201,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 3_600_000
     bus_timeout_ms: Annotated[Positive, Meta(description="longest wait for an answer over NATS")] = 5_000
     start_timeout_ms: Annotated[Positive, Meta(description="time a child process gets until it is ready")] = 60_000
+    spare_after_ms: Annotated[
+        int, Meta(ge=0, description="time after which a loaded process waits to replace one that dies; 0 for none")
+    ] = 2_000
     restart_pause_ms: Annotated[Positive, Meta(description="pause before a child that ended is started again")] = 200
     restart_pause_max_ms: Annotated[Positive, Meta(description="longest such pause; it doubles with each try")] = 5_000
     stop_timeout_ms: Annotated[Positive, Meta(description="time a child gets to end before it is killed")] = 15_000

@@ -1,13 +1,13 @@
 """The customers of a chaos run: `python -m tokenworks.chaos.customers`, a plan as JSON on standard input.
 
-An open loop: so many requests a second are begun whatever becomes of the earlier ones, each on an idle connection; a
-connection that is lost is opened again. What each customer saw of each request goes to a file, one entry each.
+An open loop: so many requests a second are begun whatever becomes of the earlier ones, each on a connection that is
+idle or, where none is, on a new one. What each customer saw of each request goes to a file, one entry each.
 """
 
 import asyncio
 import struct
 import sys
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -48,10 +48,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
-    """What was sent. `held_back` requests were not, because every connection waited for an answer."""
+    """What was sent. `held_back` requests were not, because every connection waited for an answer; `under_way_most`
+    were at once.
+    """
 
     requests: int
     held_back: int
+    under_way_most: int
     elapsed_ns: int
 
 
@@ -76,11 +79,13 @@ class _Loop:
 
     def __init__(self, plan: Plan, output: IO[bytes]) -> None:
         self.plan = plan
-        self.idle: deque[Connection] = deque()
+        self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.open = 0
         self.requests = 0
         self.held_back = 0
-        self.is_over = False
+        self.under_way_most = 0
         self._running = 0
+        self._opening: set[asyncio.Task[None]] = set()
         self._is_quiet = asyncio.Event()
         self._output = output
         self._encode = msgspec.msgpack.Encoder().encode
@@ -95,7 +100,6 @@ class _Loop:
             for _ in range(due):
                 self._begin()
             await asyncio.sleep(_TICK_S)
-        self.is_over = True
         async with asyncio.timeout(_PATIENCE_S):
             while self._running:
                 self._is_quiet.clear()
@@ -110,33 +114,55 @@ class _Loop:
         self._output.write(_SIZE.pack(len(entry)) + entry)
 
     def _begin(self) -> None:
-        if not self.idle:
+        if not self.idle and self.open >= self.plan.connections:
             self.held_back += 1
             return
         self.requests += 1
         self._running += 1
-        self.idle.popleft().ask(*next(self._questions))
+        self.under_way_most = max(self.under_way_most, self._running)
+        question, message = next(self._questions)
+        if self.idle:
+            self.idle.popitem(last=False)[0].ask(question, message)
+            return
+        self.open += 1
+        task = asyncio.create_task(self._on_a_new_one(question, message))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _on_a_new_one(self, question: Question, message: bytes) -> None:
+        """The gateway's listening socket outlives its workers; what keeps a connection from being made passes."""
+        while True:
+            try:
+                made = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self), "127.0.0.1", self.plan.port
+                )
+            except OSError:
+                await asyncio.sleep(_TICK_S)
+                continue
+            made[1].ask(question, message)
+            return
 
 
 class Connection(asyncio.Protocol):
     """One connection, for one request after the other."""
 
     def __init__(self, loop: _Loop) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = loop
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._question: Question | None = None
         self._reset()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: ready for a request."""
+        """Connected."""
         self._transport = cast("asyncio.Transport", transport)
-        self._loop.idle.append(self)
 
     def ask(self, question: Question, message: bytes) -> None:
         """Send a request."""
         self._question = question
-        self._transport.write(message)
+        if self._transport.is_closing():
+            self._end(is_whole=False)
+        else:
+            self._transport.write(message)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
@@ -162,17 +188,16 @@ class Connection(asyncio.Protocol):
         is_kept = self._headers.get(b"connection") != b"close"
         self._end(is_whole=True)
         if is_kept:
-            self._loop.idle.append(self)
+            self._loop.idle[self] = None
         else:
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker is gone, or has had enough of this connection."""
         del exc
-        if self in self._loop.idle:
-            self._loop.idle.remove(self)
+        self._loop.open -= 1
+        self._loop.idle.pop(self, None)
         self._end(is_whole=False)
-        self.lost.set_result(None)
 
     def _end(self, *, is_whole: bool) -> None:
         question, self._question = self._question, None
@@ -202,28 +227,16 @@ def _prepared(plan: Plan, question: Question) -> tuple[Question, bytes]:
     return question, head.encode() + body
 
 
-async def _kept_open(loop: _Loop) -> None:
-    """One connection, opened again whenever it is lost, until the plan is over."""
-    while not loop.is_over:
-        try:
-            made = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(loop), "127.0.0.1", loop.plan.port
-            )
-        except OSError:
-            await asyncio.sleep(_TICK_S)
-            continue
-        await made[1].lost
-
-
 async def _carry_out(plan: Plan, output: IO[bytes]) -> Count:
     loop = _Loop(plan, output)
-    connections = [asyncio.create_task(_kept_open(loop)) for _ in range(plan.connections)]
     began_ns = clock.boot_ns()
     await loop.run()
-    elapsed_ns = clock.boot_ns() - began_ns
-    for connection in connections:
-        connection.cancel()
-    return Count(requests=loop.requests, held_back=loop.held_back, elapsed_ns=elapsed_ns)
+    return Count(
+        requests=loop.requests,
+        held_back=loop.held_back,
+        under_way_most=loop.under_way_most,
+        elapsed_ns=clock.boot_ns() - began_ns,
+    )
 
 
 def main() -> int:

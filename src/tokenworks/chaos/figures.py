@@ -35,6 +35,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     requests_per_second: int
     held_back: int
+    under_way_most: int
     answers: dict[str, int]
     codes: dict[str, int]
     top_ups: int
@@ -79,6 +80,7 @@ def result(
         requests=count.requests,
         requests_per_second=count.requests // conditions.seconds,
         held_back=count.held_back,
+        under_way_most=count.under_way_most,
         answers=found.ended,
         codes=found.codes,
         top_ups=top_ups,

@@ -50,7 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rate: int
     workers: int = 4
     accounts: int = 300
-    connections: int = 1_000
+    connections: int = 4_000
     seed: int = 1
 
 

@@ -18,7 +18,7 @@ from tokenworks.shop.parties import Customer
 SMALL = "chaos-small"
 GRANTED_SMALL = 600
 _LOW = 200
-_ROUND_S = 0.25
+_ROUND_S = 0.5
 
 _log = log.get(__name__)
 
