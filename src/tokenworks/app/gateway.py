@@ -4,6 +4,7 @@ The contract with the supervisor is in `app.children`. What the worker does is i
 """
 
 import argparse
+import gc
 import os
 import resource
 import socket
@@ -17,6 +18,8 @@ from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
 from tokenworks.base.tls import TlsFault
 from tokenworks.gateway import worker
+
+_YOUNG_OBJECTS = 50_000
 
 _log = log.get(__name__)
 
@@ -35,6 +38,9 @@ def main() -> int:
     settings = config.load()
     log.set_up(settings, worker.worker_name(settings, index))
     _allow_many_connections()
+    # Nothing that a request leaves behind is in a cycle, so looking for cycles often is only a tenth of its cost.
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, index, lambda: _tell(given.ready_fd)))

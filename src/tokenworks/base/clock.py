@@ -11,19 +11,17 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 MS = 1_000_000
 SECOND = 1_000_000_000
 
 
-def wall_ns() -> int:
-    """Nanoseconds since 1970, UTC."""
-    return time.time_ns()
+wall_ns: Callable[[], int] = time.time_ns
+"""Nanoseconds since 1970, UTC."""
 
-
-def boot_ns() -> int:
-    """Nanoseconds on a clock that never goes back and goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+boot_ns: Callable[[], int] = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""Nanoseconds on a clock that never goes back and goes on while the machine is suspended."""
 
 
 @contextmanager

@@ -58,11 +58,12 @@ class Tariff(msgspec.Struct, frozen=True):
     def rate(self, model: str, tier: str) -> Rate | None:
         """The most particular rate: model and tier, then model, then tier, then any."""
         rates = self.rates
-        for name in (f"{model}/{tier}", f"{model}/{ANY}", f"{ANY}/{tier}", f"{ANY}/{ANY}"):
-            found = rates.get(name)
-            if found is not None:
-                return found
-        return None
+        return (
+            rates.get(f"{model}/{tier}")
+            or rates.get(f"{model}/{ANY}")
+            or rates.get(f"{ANY}/{tier}")
+            or rates.get(f"{ANY}/{ANY}")
+        )
 
 
 def cost(tokens: Tokens, rate: Rate, rounding: Rounding) -> int:

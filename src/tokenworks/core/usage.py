@@ -36,7 +36,7 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def total(self) -> int:
         """All tokens."""
-        return self.read + self.written
+        return self.input + self.cached_input + self.cache_write + self.output + self.reasoning
 
     def __add__(self, other: "Tokens") -> "Tokens":
         return Tokens(*(a + b for a, b in zip(self.each(), other.each(), strict=True)))

@@ -62,7 +62,8 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
         written = -(-result.tokens.written // delivery.request.shape.choices)
         gateway.leases.learn(delivery.holding, delivery.request.model, written)
     # The customer is charged for what was passed on; we pay for what was generated.
-    delivery.end_attempt(gateway, outcome.ending, result.tokens + Tokens(output=tally.surplus))
+    generated = result.tokens + Tokens(output=tally.surplus) if tally.surplus else result.tokens
+    delivery.end_attempt(gateway, outcome.ending, generated)
     first_ns = tally.first_token_ns
     gateway.records.close(
         Closing(

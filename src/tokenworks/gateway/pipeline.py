@@ -11,7 +11,7 @@ from tokenworks.base import clock
 from tokenworks.base.journal import PAYLOAD_BYTES_MAX, JournalFull
 from tokenworks.core.bounds import Need, need
 from tokenworks.core.journal import Opening, Reserved
-from tokenworks.core.purse import Charge, Reservation
+from tokenworks.core.purse import Charge, Part
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key, Model
 from tokenworks.gateway import chat, images
@@ -63,15 +63,16 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
         )
     if isinstance(reservation, Refusal):
         return exchange.refuse(reservation)
-    position = open_request(exchange, gateway, caller, request, route, reservation)
+    reserved = reservation.covered
+    position = open_request(exchange, gateway, caller, request, route, reservation.parts, reserved)
     if isinstance(position, Refusal):
         gateway.leases.settle(holding, reservation, ())
         gateway.leases.give_back(holding)
         return exchange.refuse(position)
     may_grow = is_visible and reservation.short.output_max > 0
-    covered, limit = clip(reservation.covered, request.shape.choices)
+    covered, limit = clip(reserved, request.shape.choices)
     if may_grow:
-        covered, limit = reservation.covered, bound.output_max // request.shape.choices
+        covered, limit = reserved, bound.output_max // request.shape.choices
     now_ns = clock.boot_ns()
     delivery = Delivery(
         exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
@@ -126,10 +127,10 @@ def open_request(
     caller: Key,
     request: chat.ChatRequest,
     route: Route,
-    reservation: Reservation,
+    parts: tuple[Part, ...],
+    reserved: Need,
 ) -> int | Refusal:
     """Append the opening; its position in the journal names the request from now on."""
-    parts = reservation.parts
     close_bytes_max = closing_bytes_max(parts, route, gateway.settings.attempts_max)
     if close_bytes_max > PAYLOAD_BYTES_MAX:
         return JOURNAL_FULL
@@ -141,8 +142,8 @@ def open_request(
         caller.key_id,
         request.model,
         request.stream,
-        reservation.covered.input_max,
-        reservation.covered.output_max,
+        reserved.input_max,
+        reserved.output_max,
         tuple(Reserved(part.slice.lease_id, part.slice.bucket.id, part.unit, part.amount) for part in parts),
     )
     position = gateway.records.open(opening, close_bytes_max)
