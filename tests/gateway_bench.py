@@ -35,6 +35,7 @@ from tokenworks.gateway.pools import Resolve, Upstreams, resolve
 from tokenworks.gateway.queues import Queues
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
+from tokenworks.gateway.safety import safety
 from tokenworks.gateway.server import Server
 from tokenworks.grid.dispatch import Board
 
@@ -216,6 +217,8 @@ async def bench(
             await made.server.drain(0)
             await made.errands.cancel()
             made.gateway.upstreams.close()
+            if made.gateway.safety is not None:
+                made.gateway.safety.close()
             await tcp.wait_closed()
             made.writer.close()
 
@@ -248,6 +251,7 @@ def _make(
         board,
         limits,
         Queues(settings, board),
+        safety(settings, errands),
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)
     return Bench(settings, office, running, writer, gateway, server, errands, faults=faults)

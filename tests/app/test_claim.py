@@ -56,8 +56,16 @@ def test_a_password_is_taken_out_of_a_url(url: str, shown: str) -> None:
 
 
 def test_secret_settings_are_left_out() -> None:
-    secret = Settings(admin_token="hush1", nats_token="hush2", engine_api_key="hush3", database_url="x://a:hush4@b")
+    secret = Settings(
+        admin_token="hush1",
+        nats_token="hush2",
+        engine_api_key="hush3",
+        safety_token="hush5",
+        database_url="x://a:hush4@b",
+    )
     shown = claim.without_secrets(secret)
     assert "hush" not in str(shown)
     assert shown["database_url"] == "x://a@b"
-    assert set(Settings.__struct_fields__) - set(shown) == {"admin_token", "nats_token", "engine_api_key"}
+    assert set(Settings.__struct_fields__) - set(shown) == {
+        *("admin_token", "nats_token", "engine_api_key", "safety_token")
+    }

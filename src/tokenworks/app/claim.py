@@ -16,7 +16,7 @@ from tokenworks.base import ids
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
 
-_SECRET_SETTINGS = ("nats_token", "admin_token", "engine_api_key")
+_SECRET_SETTINGS = ("nats_token", "admin_token", "engine_api_key", "safety_token")
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):

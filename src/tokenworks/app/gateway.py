@@ -18,6 +18,7 @@ from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
 from tokenworks.base.tls import TlsFault
 from tokenworks.gateway import worker
+from tokenworks.gateway.keywords import KeywordsFault
 
 _YOUNG_OBJECTS = 50_000
 
@@ -44,7 +45,7 @@ def main() -> int:
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, index, lambda: _tell(given.ready_fd)))
-    except* (BusFault, JournalFault, TlsFault) as faults:
+    except* (BusFault, JournalFault, TlsFault, KeywordsFault) as faults:
         for fault in faults.exceptions:
             _log.error("the worker stops", extra={"reason": str(fault)})
         return_code = 1

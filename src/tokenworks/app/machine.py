@@ -42,7 +42,7 @@ async def machine(settings: Settings, modules: Modules = MODULES) -> AsyncGenera
             gateway_port=ports.port_of(listener),
             gateway_name=settings.gateway_name or claim.gateway_name(settings.data),
         )
-        up.check_tls(settings)
+        up.check_files(settings)
         await up.check_bus(settings)
         started_at_ns = clock.wall_ns()
         children: list[Child] = []

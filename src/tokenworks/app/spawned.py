@@ -53,6 +53,8 @@ def throwaway(data: Path, given: Settings) -> Settings:
         engine_api_key="",
         master_key_file="",
         tls_cert_file="",
+        safety_keywords_file="",
+        safety_url="",
         tls_key_file="",
         carrier_url="",
         embedded_engine=True,

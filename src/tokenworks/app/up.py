@@ -28,8 +28,10 @@ from tokenworks.base.database import DatabaseFault
 from tokenworks.base.processes import StartFault
 from tokenworks.base.tls import TlsFault
 from tokenworks.base.vault import Vault, VaultFault
+from tokenworks.gateway import keywords
+from tokenworks.gateway.keywords import KeywordsFault
 
-FAULTS = (StartFault, DatabaseFault, BusFault, VaultFault, TlsFault, OSError)
+FAULTS = (StartFault, DatabaseFault, BusFault, VaultFault, TlsFault, KeywordsFault, OSError)
 """What can keep a system from starting; `sentence` tells each in one sentence."""
 
 _log = log.get(__name__)
@@ -158,7 +160,7 @@ async def _plan(settings: Settings, modules: Modules, stack: AsyncExitStack) -> 
         engine_api_key=settings.engine_api_key or claim.secret(settings.data, "engine-key"),
     )
     Vault(settings.master_keys).ready()
-    check_tls(settings)
+    check_files(settings)
     if settings.embedded_engine:
         settings = replace(settings, engine_port=await ports.free_port(settings.engine_port, "TOKENWORKS_ENGINE_PORT"))
     plan = _Plan(
@@ -223,10 +225,12 @@ async def check_bus(settings: Settings) -> None:
     await connection.close()
 
 
-def check_tls(settings: Settings) -> None:
-    """What does not load is said here, once, and not by every worker."""
+def check_files(settings: Settings) -> None:
+    """Files of the workers that do not load are told here, once, and not by every worker."""
     tls.certificate(settings)
     tls.to_endpoints(settings)
+    if settings.safety_keywords_file:
+        keywords.read(settings.safety_keywords_file)
 
 
 async def stop(group: Sequence[Child]) -> None:

@@ -150,6 +150,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="usage records go into the lake when such a time is over; 0: only when asked to"),
     ] = 3_600_000
 
+    safety_keywords_file: Annotated[
+        str, Meta(description="words and phrases, one on a line, that are neither read nor said; empty: none")
+    ] = ""
+    safety_url: Annotated[
+        str, Meta(description="where to ask whether a text may pass, see safety.md; empty: nobody is asked")
+    ] = ""
+    safety_token: Annotated[str, Meta(description="token presented there as a bearer token")] = ""
+    safety_models: Annotated[str, Meta(description="models that are judged, with spaces between; empty: all")] = ""
+    safety_timeout_ms: Annotated[Positive, Meta(description="time the hook gets for one answer")] = 1_000
+    safety_on_fault: Annotated[
+        Literal["closed", "open"], Meta(description="what passes while the hook fails: nothing, or everything")
+    ] = "closed"
+    safety_window_chars: Annotated[
+        Positive, Meta(description="characters of a stream the hook is asked about at once")
+    ] = 240
+    safety_window_ms: Annotated[
+        Positive, Meta(description="time after which it is asked about fewer, when more of the stream comes")
+    ] = 500
+
     body_bytes_max: Annotated[Positive, Meta(description="largest request body")] = 10 << 20
     header_bytes_max: Annotated[Positive, Meta(description="largest request line plus headers")] = 32 << 10
     answer_bytes_max: Annotated[Positive, Meta(description="largest unstreamed answer, or largest streamed event")] = (
@@ -274,6 +293,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             parse_caps(getattr(settings, field))
         except AmountFault as fault:
             raise SettingsFault(f"{variable(field)}={getattr(settings, field)!r}: {fault}") from fault
+    if settings.safety_url and not settings.safety_url.startswith(("http://", "https://")):
+        raise SettingsFault(f"{variable('safety_url')}={settings.safety_url!r}: begins with http:// or https://")
     try:
         parse_networks(settings.endpoint_networks)
     except NetworkFault as fault:

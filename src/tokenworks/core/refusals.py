@@ -38,6 +38,8 @@ class Code(Enum):
     LEASE_CONFLICT = "lease_conflict"
     STALE_SNAPSHOT = "stale_snapshot"
     JOURNAL_FULL = "journal_full"
+    CONTENT_FILTER = "content_filter"
+    SAFETY_UNAVAILABLE = "safety_unavailable"
     DRAINING = "draining"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     OVERLOADED = "overloaded"

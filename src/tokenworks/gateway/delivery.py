@@ -28,6 +28,8 @@ from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
+from tokenworks.gateway.safety import Safety
+from tokenworks.gateway.screen import Screen
 from tokenworks.gateway.upstream import Sending
 from tokenworks.grid.dispatch import Board
 from tokenworks.grid.queue import Ticket, TierQueue
@@ -65,6 +67,7 @@ class Gateway:
     board: Board
     limits: LimitsInUse
     queues: Places
+    safety: Safety | None = None
 
 
 class Tally(msgspec.Struct, eq=False):
@@ -91,7 +94,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, eq=False):
     """One opened request. `covered` is what the reservation pays for now, `output_limit` what one choice may have at
     most. Where the reservation may grow, it covers less than that; `tariffs` are those of the admission.
-    `charged` is known at its end, `ticket` if it had to wait for a place.
+    `charged` is known at its end, `ticket` if it had to wait for a place. `screen` is None where nobody judges the
+    answer.
     """
 
     exchange: Exchange
@@ -111,6 +115,7 @@ class Delivery(msgspec.Struct, eq=False):
     endpoint: Endpoint | None = None
     sending: Sending | None = None
     charged: Tokens = NONE
+    screen: Screen | None = None
 
     @property
     def is_dispatched(self) -> bool:

@@ -15,6 +15,7 @@ _DONE = b"[DONE]"
 _MALFORMED = "event_malformed"
 _ABOVE_LIMIT = "output_above_limit"
 _BALANCE_SHORT = "balance_short"
+_FILTERED = "content_filter"
 
 
 class Passage:
@@ -66,15 +67,23 @@ class Passage:
     def cut(self, refusal: Refusal | None) -> bytes:
         """End the stream here: at the limit that was set, or for the refusal of more. Nothing more is passed on."""
         rest, self.rest = self.rest, []
-        data = rest[0].data or b""
-        for event in rest:
-            self._tally.surplus += _count(event.data or b"")
         self._flag(_BALANCE_SHORT if refusal else _ABOVE_LIMIT)
-        self.held = reading.cut_event(data, sorted(self._unfinished), refusal.code.value if refusal else "")
+        self._end_before(rest, rest[0].data or b"", refusal.code.value if refusal else "", "length")
+        return b""
+
+    def stop(self, dropped: list[Event]) -> None:
+        """End the stream before these events, which nobody may see. What came before was passed on, and is charged."""
+        self._flag(_FILTERED)
+        data = next((event.data for event in dropped if event.data and _is_readable(event.data)), b"{}")
+        self._end_before(dropped, data, _FILTERED, _FILTERED)
+
+    def _end_before(self, dropped: list[Event], data: bytes, code: str, reason: str) -> None:
+        for event in dropped:
+            self._tally.surplus += _count(event.data or b"")
+        self.held = reading.cut_event(data, sorted(self._unfinished), code, reason)
         if self._wants_usage:
             self.held += reading.usage_event(data, counted(self._delivery))
         self._tally.is_cut = self.is_done = True
-        return b""
 
     def _take(self, raw: bytes, data: bytes) -> bool | None:
         """Count an event. Whether it is passed on; None where that is more than is covered, and nothing is counted."""

@@ -23,6 +23,8 @@ from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
 from tokenworks.gateway.limiting import reserve_limited
 from tokenworks.gateway.receipt import charged_fields, with_charges
 from tokenworks.gateway.relay import relay
+from tokenworks.gateway.safety import Asker, Safety
+from tokenworks.gateway.screen import Screen
 from tokenworks.gateway.upstream import Upstream
 
 DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.", retry_after_ms=1_000)
@@ -42,7 +44,8 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     request = parse(exchange.body)
     if isinstance(request, Refusal):
         return exchange.refuse(request)
-    route = admit(request, gateway)
+    screen = None if gateway.safety is None else await screened(exchange, gateway.safety, caller, request)
+    route = admit(request, gateway) if screen is None or screen.refusal is None else screen.refusal
     if isinstance(route, Refusal):
         return exchange.refuse(route)
     model, other = route.model, request.other
@@ -77,6 +80,7 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     delivery = Delivery(
         exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
     )
+    delivery.screen = screen
     outcome = _LOST
     try:
         if exchange.dialect is not None:
@@ -88,6 +92,14 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     await gateway.records.durable()
     finish(delivery, outcome, charges)
     return None
+
+
+async def screened(exchange: Exchange, safety: Safety, caller: Key, request: chat.ChatRequest) -> Screen | None:
+    """The screen for the answer, with the refusal of the request if it is not to be served. None: nobody judges."""
+    if not safety.judges(request.model):
+        return None
+    asker = Asker(exchange.request_id, request.model, caller)
+    return Screen(safety, asker, await safety.request(asker, request))
 
 
 def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:

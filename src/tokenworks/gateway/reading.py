@@ -6,7 +6,7 @@ both are the basis of a charge only where the endpoint's usage is missing or not
 """
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta, Raw
@@ -18,6 +18,8 @@ _Count = Annotated[int, Meta(le=1 << 53)]
 # What decoders raise for bytes that somebody else chose.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
+# Numbers of pieces of text: the fields of a delta come first, then tools.
+_TOOLS = 8
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -57,6 +59,23 @@ class Text(msgspec.Struct):
             self.refusal,
         )
         return [part for field in fields if field is not _NULL and (part := bytes(field)) not in _NOTHING]
+
+    def texts(self) -> list[tuple[int, str]]:
+        """What is said, with the number of what it is a piece of: a field, or the arguments of one of several tools."""
+        found: list[tuple[int, str]] = []
+        for number, part in enumerate((self.content, self.reasoning_content, self.reasoning, self.refusal)):
+            if part is not _NULL and (text := strings(bytes(part))):
+                found.append((number, text))
+        if self.function_call is not _NULL:
+            found.append((_TOOLS - 1, strings(bytes(self.function_call))))
+        if bytes(self.tool_calls).startswith(b"["):
+            found += [(_TOOLS + each.index, strings(bytes(each.function))) for each in _calls(self.tool_calls)]
+        return found
+
+
+class _Call(msgspec.Struct):
+    index: int = 0
+    function: Raw = _NULL
 
 
 class _StreamChoice(msgspec.Struct):
@@ -145,6 +164,8 @@ class FlatErrorAnswer(_Error):
 
 _usage = msgspec.json.Decoder(_Usage).decode
 _text = msgspec.json.Decoder(str).decode
+_any = msgspec.json.Decoder().decode
+_calls = msgspec.json.Decoder(list[_Call]).decode
 stream_chunk = msgspec.json.Decoder(StreamChunk).decode
 _cut = msgspec.json.Decoder(_Cut).decode
 whole_answer = msgspec.json.Decoder(WholeAnswer).decode
@@ -164,24 +185,60 @@ def reported(raw: Raw) -> Reported | None:
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
 
 
-def cut_event(data: bytes, choices: Iterable[int], code: str) -> bytes:
-    """The event that ends these choices for their length, in place of the event with this data.
+def cut_event(data: bytes, choices: Iterable[int], code: str, reason: str = "length") -> bytes:
+    """The event that ends these choices for this reason, in place of the event with this data.
 
     `code` says why, where it was not the limit that the customer set.
     """
-    ends: list[dict[str, object]] = [{"index": index, "delta": {}, "finish_reason": "length"} for index in choices]
+    ends: list[dict[str, object]] = [{"index": index, "delta": {}, "finish_reason": reason} for index in choices]
     why: dict[str, object] = {"tokenworks": {"code": code}} if code else {}
     return _event({**msgspec.structs.asdict(_cut(data)), "choices": ends, **why})
 
 
 def usage_event(data: bytes, tokens: Tokens) -> bytes:
     """The event with the usage of a stream that was cut short in place of the event with this data, by our count."""
-    usage = {
-        "prompt_tokens": tokens.read,
-        "completion_tokens": tokens.written,
-        "total_tokens": tokens.total,
-    }
-    return _event({**msgspec.structs.asdict(_cut(data)), "choices": [], "usage": usage})
+    return _event({**msgspec.structs.asdict(_cut(data)), "choices": [], "usage": _usage_of(tokens)})
+
+
+def emptied(body: bytes, tokens: Tokens) -> bytes:
+    """A whole answer whose choices say nothing for reasons of content safety, with this usage."""
+    answer: dict[str, object] = {**msgspec.structs.asdict(_cut(body)), "object": "chat.completion"}
+    said = {"role": "assistant", "content": ""}
+    answer["choices"] = [
+        {"index": index, "message": said, "finish_reason": "content_filter"}
+        for index, _ in enumerate(whole_answer(body).choices)
+    ]
+    answer["usage"] = _usage_of(tokens)
+    answer["tokenworks"] = {"code": "content_filter"}
+    return msgspec.json.encode(answer)
+
+
+def strings(part: bytes, between: str = "") -> str:
+    """All strings in a piece of JSON with this between them; what cannot be read is taken as it is."""
+    try:
+        found: list[str] = []
+        _gather(_any(part), found)
+    except UNREADABLE:
+        return part.decode(errors="replace")
+    return between.join(found)
+
+
+def _gather(value: object, found: list[str]) -> None:
+    if isinstance(value, str):
+        found.append(value)
+    elif isinstance(value, list):
+        for each in cast("list[object]", value):
+            _gather(each, found)
+    elif isinstance(value, dict):
+        for name, each in cast("dict[str, object]", value).items():
+            # The bytes of an image are no text; whatever else stands in its place is.
+            if name != "image_url" or not _is_image(each):
+                _gather(each, found)
+
+
+def _is_image(value: object) -> bool:
+    url = cast("dict[str, object]", value).get("url") if isinstance(value, dict) else value
+    return isinstance(url, str) and url.startswith("data:image/")
 
 
 def error(body: bytes) -> _Error | None:
@@ -193,6 +250,10 @@ def error(body: bytes) -> _Error | None:
             continue
         return found.error if isinstance(found, ErrorAnswer) else found
     return None
+
+
+def _usage_of(tokens: Tokens) -> dict[str, int]:
+    return {"prompt_tokens": tokens.read, "completion_tokens": tokens.written, "total_tokens": tokens.total}
 
 
 def _event(body: dict[str, object]) -> bytes:

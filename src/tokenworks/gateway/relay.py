@@ -7,13 +7,14 @@ writes the closing record. A whole answer is read to its end. What the counts co
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import answers, reading
-from tokenworks.gateway.charge import checkpoint
+from tokenworks.gateway.charge import checkpoint, counted
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
 from tokenworks.gateway.other import Splits
 from tokenworks.gateway.passage import Passage
 from tokenworks.gateway.receipt import reserved_fields
+from tokenworks.gateway.safety import ANSWER_REFUSED
 from tokenworks.gateway.sse import EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
@@ -60,13 +61,30 @@ async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) 
         if delivery.request.other is not None:
             body = delivery.request.other.whole(body)
         answer = reading.whole_answer(body)
-        if delivery.exchange.dialect is not None:
+        is_shown = delivery.screen is None or await delivery.screen.whole(body)
+        if delivery.exchange.dialect is not None and is_shown:
             delivery.exchange.dialect.read(body)
         delivery.tally.output = answer.count(delivery.route.model.bytes_per_token)
     except reading.UNREADABLE:
         return Outcome("endpoint_broken", _NOT_AN_ANSWER)
+    if not is_shown:
+        return _withheld(delivery, body)
     delivery.tally.reported = reading.reported(answer.usage)
     delivery.tally.first_token_ns = clock.boot_ns()
+    return Outcome("finished", body=body)
+
+
+def _withheld(delivery: Delivery, body: bytes) -> Outcome:
+    """An answer that nobody may see: the customer pays for the question, we pay for what was generated."""
+    tally = delivery.tally
+    tally.surplus, tally.output = tally.output, 0
+    tally.is_cut = True
+    tally.flags += ("content_filter",)
+    if delivery.request.other is not None:
+        return Outcome("finished", ANSWER_REFUSED)
+    body = reading.emptied(body, counted(delivery))
+    if delivery.exchange.dialect is not None:
+        delivery.exchange.dialect.read(body)
     return Outcome("finished", body=body)
 
 
@@ -106,10 +124,14 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
     if delivery.request.other is not None:
         splitter = delivery.request.other.splitter(splitter)
     stream = Passage(delivery)
+    screen = delivery.screen
     pace = _Checkpoints(delivery, gateway)
     while True:
         data = await body.chunk()
-        passed = stream.read(splitter.feed(data)) if data else stream.last(splitter.finish())
+        events = splitter.feed(data) if data else splitter.finish()
+        if screen is not None:
+            events = await screen.pass_on(events, upstream, is_end=not data)
+        passed = stream.read(events) if data else stream.last(events)
         while True:
             if delivery.may_grow:
                 await growth.written()
@@ -120,18 +142,23 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
                 pace.advance()
             if not stream.rest:
                 break
-            if not growth.is_possible:
-                passed = stream.cut(None)
-            elif (refusal := await growth.more(upstream)) is not None:
-                passed = stream.cut(refusal)
-            else:
-                passed = stream.read(stream.rest)
+            passed = await _beyond(stream, growth, upstream)
+        if screen is not None and screen.is_stopped and not stream.is_done:
+            stream.stop(screen.dropped)
         if stream.is_done or stream.error or not data:
             break
         growth.advance()
     if not delivery.tally.is_cut:
         await growth.cover(delivery.tally.reported)
     return stream
+
+
+async def _beyond(stream: Passage, growth: Growth, upstream: Upstream) -> bytes:
+    """What may be passed on of a stream that has come to what is covered: more, if more can be had."""
+    if not growth.is_possible:
+        return stream.cut(None)
+    refusal = await growth.more(upstream)
+    return stream.read(stream.rest) if refusal is None else stream.cut(refusal)
 
 
 class _Checkpoints:

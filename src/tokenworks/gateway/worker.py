@@ -29,6 +29,7 @@ from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.queues import Queues
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
+from tokenworks.gateway.safety import safety
 from tokenworks.gateway.server import TICK_MS, Server
 from tokenworks.gateway.shipper import Shipper, finished
 from tokenworks.gateway.succession import succeed
@@ -95,6 +96,7 @@ class Worker:
         self._board = Board(settings.endpoint_rest_ms * clock.MS)
         self._queues = Queues(settings, self._board)
         self._peers = Peers(office, self._errands, journal_id, self._share_places)
+        self._safety = safety(settings, self._errands)
         gateway = Gateway(
             settings,
             self._keys,
@@ -105,6 +107,7 @@ class Worker:
             self._board,
             self._limits,
             self._queues,
+            self._safety,
         )
         self._server = Server(settings, Routes(gateway, self._is_ready).handle, name)
         self._shipper = Shipper(
@@ -187,6 +190,8 @@ class Worker:
         # A reply that came after the leases are closed would be for nobody: first the errands end.
         await self._errands.cancel()
         self._upstreams.close()
+        if self._safety is not None:
+            self._safety.close()
         await self._leases.close_all()
         try:
             self._writer.close()
@@ -238,6 +243,8 @@ class Worker:
             self._limits.tick()
             self._peers.tick()
             self._queues.freed_all()
+            if self._safety is not None:
+                self._safety.tick()
             if self._certificate is not None:
                 self._certificate.refresh()
 
