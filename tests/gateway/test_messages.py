@@ -214,7 +214,14 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(tmp_path: Path) -> 
 
 REFUSED: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
     "model": ("POST", PATH, {"model": "x"}, 404, "not_found_error", "model_not_found"),
-    "thinking": ("POST", PATH, {"thinking": {"type": "enabled"}}, 400, "invalid_request_error", "field_not_supported"),
+    "thinking": (
+        "POST",
+        PATH,
+        {"thinking": {"type": "enabled", "budget_tokens": 1_024}, "max_tokens": 2_000},
+        400,
+        "invalid_request_error",
+        "field_not_supported",
+    ),
     "no limit": ("POST", PATH, {"max_tokens": None}, 400, "invalid_request_error", "invalid_value"),
     "no endpoint": ("POST", PATH, {"model": "lonely"}, 529, "overloaded_error", "endpoint_unavailable"),
     "method": ("GET", PATH, {}, 405, "invalid_request_error", "method_not_allowed"),

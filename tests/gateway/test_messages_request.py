@@ -174,7 +174,7 @@ REFUSED: list[tuple[dict[str, Any], Code, str]] = [
     ({"tools": [{"input_schema": {}}]}, Code.INVALID_VALUE, "tools[0].name"),
     ({"tool_choice": {"type": "all"}}, Code.INVALID_VALUE, "tool_choice.type"),
     ({"output_config": {"format": {"type": "xml"}}}, Code.INVALID_VALUE, "output_config.format.type"),
-    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, Code.FIELD_NOT_SUPPORTED, "thinking"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, Code.INVALID_VALUE, "thinking.budget_tokens"),
     ({"thinking": {"type": "adaptive"}}, Code.FIELD_NOT_SUPPORTED, "thinking"),
     ({"mcp_servers": [{"type": "url"}]}, Code.FIELD_NOT_SUPPORTED, "mcp_servers"),
     ({"container": "c1"}, Code.FIELD_NOT_SUPPORTED, "container"),
@@ -195,7 +195,7 @@ HALF = rb'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"half
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b"\xff", b"null", b'{"unknown":' + b"[" * 5_000, b'{"thinking":' + b"[" * 5_000, HALF],
+    [b"", b"[]", b"{", b"\xff", b"null", b'{"unknown":' + b"[" * 5_000, b'{"container":' + b"[" * 5_000, HALF],
 )
 def test_not_a_json_object(body: bytes) -> None:
     refusal = messages_request.parse(body)

@@ -162,6 +162,10 @@ TRANSLATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"text": {"format": {"type": "json_object"}, "verbosity": "low"}},
         {"messages": BODY["messages"], "response_format": {"type": "json_object"}, "verbosity": "low"},
     ),
+    "a tier of ours": (
+        {"service_tier": "premium"},
+        {"messages": BODY["messages"], "service_tier": "premium"},
+    ),
     "what shapes it": (
         {"temperature": 0.5, "top_p": 0.9, "user": "u", "store": False, "truncation": "auto", "unknown": "x" * 99},
         {"messages": BODY["messages"], "temperature": 0.5, "top_p": 0.9, "user": "u"},

@@ -44,7 +44,7 @@ class ModelBody(Body):
 
     `hidden_reasoning`: it may write output tokens that no stream shows, so all that it may write is always reserved.
     `apis`: what it is offered on; `chat` means chat completions, responses and messages.
-    Without `image` it takes no images.
+    Without `image` it takes no images. `thinking` is how it is made to think where that is asked for.
     """
 
     id: str
@@ -55,6 +55,7 @@ class ModelBody(Body):
     hidden_reasoning: bool = False
     apis: list[snapshot.Api] = Field(default_factory=lambda: ["chat"])
     image: ImageBody | None = None
+    thinking: snapshot.Thinks = "none"
 
 
 class ModelShown(BaseModel):
@@ -68,6 +69,7 @@ class ModelShown(BaseModel):
     hidden_reasoning: bool
     apis: list[snapshot.Api]
     image: ImageBody | None
+    thinking: snapshot.Thinks
     created_at: str
 
 
@@ -254,6 +256,7 @@ def new_model(body: ModelBody, at_ns: int) -> snapshot.Model:
         hidden_reasoning=body.hidden_reasoning,
         apis=tuple(body.apis),
         image=ImageBound(**body.image.model_dump()) if body.image else None,
+        thinking=body.thinking,
     )
 
 
@@ -268,6 +271,7 @@ def model_shown(model: snapshot.Model) -> ModelShown:
         hidden_reasoning=model.hidden_reasoning,
         apis=list(model.apis),
         image=ImageBody(**msgspec.structs.asdict(model.image)) if model.image else None,
+        thinking=model.thinking,
         created_at=at(model.created_s * clock.SECOND),
     )
 

@@ -12,6 +12,7 @@ from tokenworks.api.shapes import Amount, Body, Cursor, Limit, Page, Rates, at, 
 from tokenworks.base import ids
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
 from tokenworks.core.networks import parse_networks
+from tokenworks.core.snapshot import Spoken
 from tokenworks.plant import models, reach, registry
 from tokenworks.plant.addresses import base_url
 from tokenworks.plant.registry import EndpointRecord
@@ -52,7 +53,7 @@ class PurchaseBody(Rates):
 
 
 class EndpointBody(Body):
-    """An OpenAI-compatible server. `model` is a registered one's id, or a description that registers it.
+    """A server that speaks OpenAI's API, or another `dialect`. `model` is a registered one's id, or a description.
 
     `concurrency_max`: requests that may run there at once; 0 sets no limit.
     """
@@ -65,6 +66,7 @@ class EndpointBody(Body):
     api_key: str = ""
     disconnect: Disconnect = "stop"
     concurrency_max: int = 0
+    dialect: Spoken = "openai"
     site: str = "main"
     id: str = ""
 
@@ -97,6 +99,7 @@ class EndpointShown(BaseModel):
     api_key_set: bool
     disconnect: Disconnect
     concurrency_max: int
+    dialect: Spoken
     state: State
     purchase: PurchaseShown
     created_at: str
@@ -161,6 +164,7 @@ async def add_endpoint(office: Office, command: Command, body: EndpointBody) -> 
             purchase_tariff_id=tariff.id,
             disconnect=body.disconnect,
             concurrency_max=body.concurrency_max,
+            dialect=body.dialect,
             state="in_service",
             created_at_ns=now_ns,
         )
@@ -254,6 +258,7 @@ def _endpoint(endpoint: EndpointRecord, tariff: PurchaseTariff) -> EndpointShown
         api_key_set=bool(endpoint.sealed_key),
         disconnect=endpoint.disconnect,
         concurrency_max=endpoint.concurrency_max,
+        dialect=endpoint.dialect,
         state=endpoint.state,
         purchase=PurchaseShown(
             **rates_shown(tariff.rate, tariff.currency).model_dump(), tariff=tariff.name, currency=tariff.currency

@@ -56,4 +56,5 @@ def _endpoint(endpoint: EndpointRecord, price: PurchaseTariff) -> Endpoint:
         rounding=price.rounding,
         disconnect=endpoint.disconnect,
         concurrency_max=endpoint.concurrency_max,
+        dialect=endpoint.dialect,
     )

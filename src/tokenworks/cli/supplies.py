@@ -9,7 +9,7 @@ from tokenworks.cli import values
 from tokenworks.cli.command import LIMIT, LimitOption, Session, command, group
 
 suppliers = group("Suppliers: who is paid for generating tokens.")
-endpoints = group("Endpoints: OpenAI-compatible URLs that serve a model at a purchase price.")
+endpoints = group("Endpoints: URLs with OpenAI's or Anthropic's API that serve a model at a purchase price.")
 models = group("Models as customers know them.")
 
 _SUPPLIER_COLUMNS = {
@@ -58,6 +58,22 @@ class Disconnect(StrEnum):
 
     STOP = "stop"
     DRAIN = "drain"
+
+
+class Thinking(StrEnum):
+    """How a model is made to think where a customer asks for it."""
+
+    NONE = "none"
+    EFFORT = "effort"
+    TEMPLATE = "template"
+    BUDGET = "budget"
+
+
+class Dialect(StrEnum):
+    """Whose API an endpoint serves."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
 
 
 @command(suppliers, "list")
@@ -120,6 +136,7 @@ def add_model(
     image_urls: Annotated[
         bool, typer.Option("--image-urls", help="Its endpoints fetch images from where customers say.")
     ] = False,
+    thinking: Annotated[Thinking, typer.Option(help="How it is made to think.")] = Thinking.NONE,
 ) -> None:
     """Add a model; endpoints that serve it come with `endpoints add`."""
     image = {"tokens_max": image_tokens, "tokens_low": image_tokens_low, "urls": image_urls}
@@ -132,6 +149,7 @@ def add_model(
         hidden_reasoning=hidden_reasoning,
         apis=[api.value for api in apis or (Api.CHAT,)],
         image=image | _tile(image_tile) if image_tokens else None,
+        thinking=thinking.value,
     )
 
 
@@ -174,6 +192,7 @@ def add_endpoint(
     concurrency_max: Annotated[
         int | None, typer.Option(min=0, help="Requests that may run there at once.", show_default="no limit")
     ] = None,
+    dialect: Annotated[Dialect, typer.Option(help="Whose API it serves.")] = Dialect.OPENAI,
 ) -> None:
     """Add an endpoint; gateways use it at once, without a restart."""
     bought = {"input": input_price, "output": output_price, "cached_input": cached_input_price}
@@ -192,6 +211,7 @@ def add_endpoint(
         purchase=purchase,
         disconnect=disconnect.value,
         concurrency_max=concurrency_max,
+        dialect=dialect.value,
     )
 
 

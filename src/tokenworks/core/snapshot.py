@@ -17,6 +17,13 @@ Api = Literal["chat", "completions", "embeddings", "moderations"]
 """What a model is offered on. `chat` is every API that is made a chat completion of: messages, responses."""
 
 
+Thinks = Literal["none", "effort", "template", "budget"]
+"""How a model is made to think: not at all, by `reasoning_effort`, by its template, by `thinking` with a budget."""
+
+Spoken = Literal["openai", "anthropic"]
+"""Whose API an endpoint serves."""
+
+
 class Model(msgspec.Struct, frozen=True):
     """A model as customers know it. `hidden_reasoning`: it may write output tokens that no stream shows.
 
@@ -33,6 +40,7 @@ class Model(msgspec.Struct, frozen=True):
     hidden_reasoning: bool = False
     apis: tuple[Api, ...] = ("chat",)
     image: ImageBound | None = None
+    thinking: Thinks = "none"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -55,6 +63,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     rounding: Rounding = "half_up"
     disconnect: Literal["stop", "drain"] = "stop"
     concurrency_max: int = 0
+    dialect: Spoken = "openai"
 
 
 class Catalog(msgspec.Struct, frozen=True):

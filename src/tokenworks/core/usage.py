@@ -59,15 +59,15 @@ class Reported(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-def from_openai(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> Reported:
+def from_openai(prompt: int, completion: int, cached: int = 0, reasoning: int = 0, cache_write: int = 0) -> Reported:
     """Disjoint classes from OpenAI's nested counts. Source: OpenAI API reference, the `usage` object."""
-    if min(prompt, completion, cached, reasoning) < 0:
+    if min(prompt, completion, cached, reasoning, cache_write) < 0:
         return Reported(NONE, "negative count")
-    if cached > prompt:
+    if cached + cache_write > prompt:
         return Reported(NONE, "more cached tokens than input tokens")
     if reasoning > completion:
         return Reported(NONE, "more reasoning tokens than output tokens")
-    return Reported(Tokens(prompt - cached, cached, 0, completion - reasoning, reasoning))
+    return Reported(Tokens(prompt - cached - cache_write, cached, cache_write, completion - reasoning, reasoning))
 
 
 def plausible(reported: Reported, input_max: int, output_max: int, counted_output: int) -> str:

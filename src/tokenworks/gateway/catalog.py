@@ -68,7 +68,10 @@ class CatalogInUse:
         routes = {model.id: _route(model, catalog) for model in catalog.models.values()}
         self._routes = {name: route for name, route in routes.items() if "chat" in route.model.apis}
         self._others = {
-            (name, api): route for name, route in routes.items() for api in route.model.apis if api != "chat"
+            (name, api): _of_openai(route)
+            for name, route in routes.items()
+            for api in route.model.apis
+            if api != "chat"
         }
         self.tariffs = catalog.tariffs
         self.models = tuple(catalog.models.values())
@@ -120,6 +123,12 @@ class CatalogInUse:
             return not_found(model)
         text = f"The model {model!r} is not offered for {api}, but for {' and '.join(apis)}. GET /v1/models lists them."
         return Refusal(Code.MODEL_NOT_SUPPORTED, text, "model")
+
+
+def _of_openai(route: Route) -> Route:
+    """Without endpoints that speak another API than OpenAI's."""
+    spoken = tuple(endpoint for endpoint in route.endpoints if endpoint.dialect == "openai")
+    return route if len(spoken) == len(route.endpoints) else msgspec.structs.replace(route, endpoints=spoken)
 
 
 def not_found(model: str) -> Refusal:

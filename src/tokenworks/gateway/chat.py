@@ -17,6 +17,7 @@ from tokenworks.core.tiers import TIERS
 from tokenworks.gateway import images
 from tokenworks.gateway.other import Other
 from tokenworks.gateway.reading import UNREADABLE
+from tokenworks.gateway.thinking import Asked
 
 CHOICES_MAX = 16
 
@@ -64,7 +65,8 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 
 class ChatRequest(msgspec.Struct, eq=False):
     """A request as read. `fields` is the body, shallow; `shape` is what its bound is computed from. `other` is set
-    where something else than a chat completion is asked for. `images` are bounded when the model is known.
+    where something else than a chat completion is asked for. `images` are bounded, and `thinking` is asked for, when
+    the model is known.
     """
 
     fields: dict[str, Raw]
@@ -74,6 +76,7 @@ class ChatRequest(msgspec.Struct, eq=False):
     wants_usage: bool
     other: Other | None = None
     images: tuple[Image, ...] = ()
+    thinking: Asked | None = None
 
     @property
     def service_tier(self) -> str:

@@ -26,6 +26,7 @@ from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
+from tokenworks.gateway.other import Speech
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.safety import Safety
@@ -114,6 +115,7 @@ class Delivery(msgspec.Struct, eq=False):
     ticket: Ticket | None = None
     endpoint: Endpoint | None = None
     sending: Sending | None = None
+    speech: Speech | None = None
     charged: Tokens = NONE
     screen: Screen | None = None
 

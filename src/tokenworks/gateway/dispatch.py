@@ -7,9 +7,11 @@ among endpoints is `grid.dispatch`'s, whose turn it is `grid.queue`'s.
 from tokenworks.base import clock, log
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Endpoint
-from tokenworks.gateway import answers, chat, reading
+from tokenworks.gateway import answers, anthropic_body, chat, reading
+from tokenworks.gateway.anthropic_answer import AnthropicSpeech
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
+from tokenworks.gateway.messages import Messages
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
 
 _log = log.get(__name__)
@@ -49,13 +51,9 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
 
 async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upstream | Outcome | Refusal:
     """One attempt. A refusal means that another endpoint may be tried."""
-    request, other = delivery.request, delivery.request.other
-    if other is None:
-        body = chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit)
-        sending = Sending(body, delivery.exchange.request_id)
-    else:
-        body = other.body(request.sent, endpoint.upstream_model, delivery.output_limit)
-        sending = Sending(body, delivery.exchange.request_id, path=other.path)
+    sending = _sending(delivery, endpoint)
+    if isinstance(sending, Refusal):
+        return sending
     delivery.begin_attempt(endpoint, sending, gateway)
     delivery.exchange.drains = endpoint.disconnect == "drain"
     answer = await gateway.upstreams.send(endpoint, sending)
@@ -76,6 +74,22 @@ async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upst
     refusal = _busy(answer) if is_busy else _REFUSED
     gateway.board.failed(endpoint.id, clock.boot_ns(), refusal.retry_after_ms * clock.MS)
     return refusal
+
+
+def _sending(delivery: Delivery, endpoint: Endpoint) -> Sending | Refusal:
+    """What the endpoint is sent; a refusal where it cannot be said in what it speaks."""
+    request, other = delivery.request, delivery.request.other
+    request_id = delivery.exchange.request_id
+    if endpoint.dialect == "anthropic":
+        delivery.speech = AnthropicSpeech()
+        asked = delivery.exchange.body if isinstance(delivery.exchange.dialect, Messages) else None
+        said = anthropic_body.body(request, asked, endpoint.upstream_model, delivery.output_limit)
+        return said if isinstance(said, Refusal) else Sending(said, request_id)
+    delivery.speech = other
+    if other is not None:
+        body = other.body(request.sent, endpoint.upstream_model, delivery.output_limit)
+        return Sending(body, request_id, path=other.path)
+    return Sending(chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit), request_id)
 
 
 async def _pass_on(answer: Upstream) -> Outcome:

@@ -31,6 +31,7 @@ class Messages:
         self._request_id = request_id
         self._message_id = f"msg_{request_id}"
         self._model = ""
+        self._thinks = False
         self._stop_sequences: list[str] = []
         self._stream: MessageStream | None = None
         self._message: dict[str, Any] = {}
@@ -38,14 +39,19 @@ class Messages:
     def begin(self, request: ChatRequest, counted: Tokens) -> None:
         """The request is opened; `counted` is what was counted of it so far: its input."""
         self._model = request.model
+        self._thinks = request.thinking is not None
         stop = request.fields.get("stop")
         self._stop_sequences = _strings(stop) if stop is not None else []
         if request.stream:
-            self._stream = MessageStream(self._message_id, self._model, counted, self._stop_sequences)
+            self._stream = MessageStream(
+                self._message_id, self._model, counted, self._stop_sequences, thinks=self._thinks
+            )
 
     def read(self, body: bytes) -> None:
         """Read an unstreamed answer; raises one of `reading.UNREADABLE` where it cannot be told."""
-        self._message = messages_answer.message(self._message_id, self._model, body, self._stop_sequences)
+        self._message = messages_answer.message(
+            self._message_id, self._model, body, self._stop_sequences, thinks=self._thinks
+        )
 
     def pass_on(self, events: bytes) -> bytes:
         """Events of a stream."""

@@ -67,17 +67,20 @@ class Said(msgspec.Struct, frozen=True):
     refusal: Raw = _NULL
     reasoning_content: Raw = _NULL
     reasoning: Raw = _NULL
+    thinking_blocks: list[Raw] | None = None
+    thinking_signature: str | None = None
+    redacted_thinking: str | None = None
     tool_calls: list[Call] | None = None
 
     @property
     def text(self) -> str:
-        """What is said to the customer. Reasoning is not: nobody asked for it here."""
+        """What is said to the customer. Reasoning is told apart, to who asked for it."""
         return text_of(self.content) + text_of(self.refusal)
 
     @property
-    def is_reasoning(self) -> bool:
-        """Whether there is reasoning in it."""
-        return bool(text_of(self.reasoning_content) or text_of(self.reasoning))
+    def thought(self) -> str:
+        """The reasoning in it."""
+        return text_of(self.reasoning_content) or text_of(self.reasoning)
 
 
 class Choice(msgspec.Struct):
@@ -114,12 +117,15 @@ _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 
 
-def message(message_id: str, model: str, body: bytes, stop_sequences: Sequence[str]) -> dict[str, Any]:
+def message(
+    message_id: str, model: str, body: bytes, stop_sequences: Sequence[str], *, thinks: bool = False
+) -> dict[str, Any]:
     """The message that a chat completion becomes, all but its usage; raises one of `reading.UNREADABLE`."""
     choice = _decode(body).choices[0]
     calls = choice.message.tool_calls or ()
     text = choice.message.text
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    blocks: list[Any] = _thinking(choice.message) if thinks else []
+    blocks += [{"type": "text", "text": text}] if text else []
     blocks += [
         tool_use(call.id or made_id(message_id, place), call.name, _input(call.arguments))
         for place, call in enumerate(calls)
@@ -140,6 +146,11 @@ def empty(message_id: str, model: str, tokens: Tokens = NONE) -> dict[str, Any]:
         "stop_sequence": None,
         "usage": usage(tokens),
     }
+
+
+def thinking(text: str = "", signature: str = "") -> dict[str, str]:
+    """A block of thinking. What no engine has signed has an empty signature."""
+    return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def tool_use(call_id: str, name: str, given: Any) -> dict[str, Any]:
@@ -206,6 +217,13 @@ def _error_body(status: int, text: str, field: str | None, code: str | None, req
     kind = _ERRORS.get(status, answers.INVALID if status < 500 else "api_error")
     told = {"type": kind, "message": text, "param": field, "code": code}
     return _encode({"type": "error", "error": told, "request_id": request_id})
+
+
+def _thinking(said: Said) -> list[Any]:
+    """What was thought, in the engine's own blocks where it has some."""
+    if said.thinking_blocks:
+        return list(said.thinking_blocks)
+    return [thinking(said.thought)] if said.thought else []
 
 
 def _input(arguments: str) -> dict[str, Any]:

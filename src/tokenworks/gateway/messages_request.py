@@ -14,10 +14,10 @@ from msgspec import Raw
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway import chat
 from tokenworks.gateway.reading import UNREADABLE
+from tokenworks.gateway.thinking import BUDGET_MIN, Asked
 
 # What these fields may be; any other value asks for what costs beside the tokens within `max_tokens`.
 _HARMLESS: dict[str, tuple[object, ...]] = {
-    "thinking": (None, {"type": "disabled"}),
     "mcp_servers": (None, []),
     "container": (None,),
     "service_tier": (None, "auto", "standard_only"),
@@ -33,6 +33,11 @@ _NEEDED = {"text": ("text",), "tool_use": ("id", "name"), "tool_result": ("tool_
 _TOOL_TYPES = (None, "custom")
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _AS_THEY_ARE = ("temperature", "top_p", "top_k")
+
+
+class _Thinking(msgspec.Struct):
+    type: str
+    budget_tokens: int | None = None
 
 
 class _Source(msgspec.Struct):
@@ -54,6 +59,9 @@ class _Block(msgspec.Struct):
     tool_use_id: str | None = None
     content: "str | list[_Block] | None" = None
     is_error: bool | None = None
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
 
 
 class _Message(msgspec.Struct):
@@ -101,6 +109,7 @@ class Body(msgspec.Struct):
     tool_choice: _ToolChoice | None = None
     metadata: _Metadata | None = None
     output_config: _OutputConfig | None = None
+    thinking: _Thinking | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -119,7 +128,11 @@ def parse(body: bytes) -> chat.ChatRequest | Refusal:
         return read
     if read.max_tokens is None:
         return _wrong("max_tokens", "is missing. It says how long the answer may be")
-    return chat.parse(_encode(translated(read)))
+    refusal = _check_thinking(read.thinking, read.max_tokens)
+    request = refusal or chat.parse(_encode(translated(read)))
+    if read.thinking is not None and read.thinking.budget_tokens and not isinstance(request, Refusal):
+        request.thinking = Asked(read.thinking.budget_tokens, sum(map(_thought_bytes, read.messages)))
+    return request
 
 
 def parse_to_count(body: bytes) -> chat.ChatRequest | Refusal:
@@ -166,6 +179,16 @@ def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
     for name, harmless in _HARMLESS.items():
         if name in fields and _any(fields[name]) not in harmless:
             return chat.unsupported(name, "it can cost more than can be reserved for it")
+    return None
+
+
+def _check_thinking(thinking: _Thinking | None, max_tokens: int) -> Refusal | None:
+    if thinking is None or (thinking.type == "disabled" and not thinking.budget_tokens):
+        return None
+    if thinking.type != "enabled":
+        return chat.unsupported("thinking", f"{thinking.type!r} does not say how much it may be")
+    if thinking.budget_tokens is None or not BUDGET_MIN <= thinking.budget_tokens < max_tokens:
+        return _wrong("thinking.budget_tokens", f"must be {BUDGET_MIN} at least, and less than max_tokens")
     return None
 
 
@@ -227,6 +250,12 @@ def _wrong(name: str, why: str) -> Refusal:
 
 
 # --- the translation of its parts
+
+
+def _thought_bytes(message: _Message) -> int:
+    """The text of thinking in a turn, with what signs it."""
+    blocks = message.content if isinstance(message.content, list) else ()
+    return sum(len(f"{block.thinking}{block.signature}{block.data}".encode()) for block in blocks)
 
 
 def _chat_messages(message: _Message) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The dialect of Messages: streams, translated event by event as they pass.
 
-Text and calls of tools become blocks, one after the other. Nothing is held back. What is counted and charged was
-decided before an event comes here. Source: Anthropic API reference, "Streaming Messages".
+Text, calls of tools and, where it was asked for, thinking become blocks, one after the other. Nothing is held back.
+What is counted and charged was decided before an event comes here. Source: Anthropic API reference, "Streaming
+Messages".
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,9 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 class MessageStream:
     """One streamed message: bytes of a stream of chat completion chunks go in, Anthropic's events come out."""
 
-    def __init__(self, message_id: str, model: str, counted: Tokens, stop_sequences: Sequence[str]) -> None:
+    def __init__(
+        self, message_id: str, model: str, counted: Tokens, stop_sequences: Sequence[str], *, thinks: bool = False
+    ) -> None:
         self._id = message_id
         self._start = answer.empty(message_id, model, counted)
         self._stop_sequences = stop_sequences
@@ -53,7 +56,8 @@ class MessageStream:
         self._has_begun = False
         self._blocks = 0
         self._open: int | None = None
-        self._is_text = False
+        self._kind = ""
+        self._thinks = thinks
         self._calls: dict[int, _Block] = {}
         self._finish_reason: str | None = None
         self._stopped_by = ""
@@ -94,15 +98,30 @@ class MessageStream:
         said = choice.delta
         if said is None:
             return b""
+        told = self._thought(said) if self._thinks else b""
         text = said.text
-        told = self._text(text) if text else b""
+        if text:
+            told += self._say("text", {"type": "text", "text": ""}, {"type": "text_delta", "text": text})
         for call in said.tool_calls or ():
             told += self._call(call)
-        return told or (PING if said.is_reasoning else b"")
+        return told or (PING if said.thought else b"")
 
-    def _text(self, text: str) -> bytes:
-        told = b"" if self._is_text else self._begin({"type": "text", "text": ""}, is_text=True)
-        return told + self._delta({"type": "text_delta", "text": text}, self._blocks - 1)
+    def _thought(self, said: answer.Said) -> bytes:
+        """Thinking, and what signs it, for who asked for it."""
+        told = b""
+        if said.thought:
+            told = self._say("thinking", answer.thinking(), {"type": "thinking_delta", "thinking": said.thought})
+        if said.thinking_signature:
+            delta = {"type": "signature_delta", "signature": said.thinking_signature}
+            told += self._say("thinking", answer.thinking(), delta)
+        if said.redacted_thinking:
+            told += self._begin({"type": "redacted_thinking", "data": said.redacted_thinking}, "redacted_thinking")
+        return told
+
+    def _say(self, kind: str, empty: dict[str, str], delta: dict[str, str]) -> bytes:
+        """A piece of a block of this kind: of the one that is open, or of a new one."""
+        told = b"" if self._kind == kind else self._begin(empty, kind)
+        return told + self._delta(delta, self._blocks - 1)
 
     def _call(self, call: answer.Call) -> bytes:
         """A call, or a piece of one. One whose block has ended is still told by the number of its block."""
@@ -113,15 +132,15 @@ class MessageStream:
         if block is None or (call.id and block.call_id and call.id != block.call_id):
             block = self._calls[place] = _Block(self._blocks, call.id)
             call_id = call.id or answer.made_id(self._id, self._blocks)
-            told = self._begin(answer.tool_use(call_id, call.name, {}), is_text=False)
+            told = self._begin(answer.tool_use(call_id, call.name, {}), "tool_use")
         arguments = call.arguments
         if not arguments:
             return told
         return told + self._delta({"type": "input_json_delta", "partial_json": arguments}, block.number)
 
-    def _begin(self, block: dict[str, Any], *, is_text: bool) -> bytes:
+    def _begin(self, block: dict[str, Any], kind: str) -> bytes:
         told = self._close() + _event("content_block_start", index=self._blocks, content_block=block)
-        self._open, self._is_text = self._blocks, is_text
+        self._open, self._kind = self._blocks, kind
         self._blocks += 1
         return told
 
@@ -132,7 +151,7 @@ class MessageStream:
         if self._open is None:
             return b""
         told = _event("content_block_stop", index=self._open)
-        self._open, self._is_text = None, False
+        self._open, self._kind = None, ""
         return told
 
 

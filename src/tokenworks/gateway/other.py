@@ -1,4 +1,4 @@
-"""What is asked for in place of a chat completion: the seam to APIs whose answers are no chats.
+"""Answers that are no chat completions: the seam to endpoints that speak otherwise, and to other things asked for.
 
 The life of a request stays one, in the form of chat completions. Who asks for something else brings along an `Other`:
 how its bound is computed, what its endpoint is sent and where, and what its endpoint's answer is as a chat completion,
@@ -26,7 +26,19 @@ class Splits(Protocol):
         ...
 
 
-class Other(Protocol):
+class Speech(Protocol):
+    """How one endpoint answers one request, where it does not answer with a chat completion."""
+
+    def whole(self, body: bytes) -> bytes:
+        """An unstreamed answer as a chat completion; raises one of `reading.UNREADABLE` where it is none."""
+        ...
+
+    def splitter(self, splitter: Splits) -> Splits:
+        """The events of a stream as those of a chat completion."""
+        ...
+
+
+class Other(Speech, Protocol):
     """One request for something else than a chat completion."""
 
     @property
@@ -45,12 +57,4 @@ class Other(Protocol):
 
     def body(self, fields: dict[str, Raw], upstream_model: str, output_limit: int) -> bytes:
         """The body for the endpoint."""
-        ...
-
-    def whole(self, body: bytes) -> bytes:
-        """An unstreamed answer as a chat completion; raises one of `reading.UNREADABLE` where it is none."""
-        ...
-
-    def splitter(self, splitter: Splits) -> Splits:
-        """The events of a stream as those of a chat completion."""
         ...

@@ -14,7 +14,7 @@ from tokenworks.core.journal import Opening, Reserved
 from tokenworks.core.purse import Charge, Part
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key, Model
-from tokenworks.gateway import chat, images
+from tokenworks.gateway import chat, images, thinking
 from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
@@ -109,8 +109,10 @@ def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
         route = gateway.catalog.route(request.model)
     else:
         route = gateway.catalog.route_other(request.model, other.api)
-    if request.images and isinstance(route, Route) and (refusal := see(request, route.model)) is not None:
-        return refusal
+    if (request.images or request.thinking) and isinstance(route, Route):
+        refusal = suit(request, route.model)
+        if refusal is not None:
+            return refusal
     if isinstance(route, Route) and not route.endpoints:
         return Refusal(
             Code.ENDPOINT_UNAVAILABLE, f"No endpoint serves the model {request.model!r} now.", retry_after_ms=5_000
@@ -118,12 +120,19 @@ def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
     return route
 
 
-def see(request: chat.ChatRequest, model: Model) -> Refusal | None:
-    """Bound the images of a request, now that its model is known."""
-    tokens = images.tokens(request.images, model)
+def suit(request: chat.ChatRequest, model: Model) -> Refusal | None:
+    """Bound the images of a request and ask for thinking, now that its model is known."""
+    tokens = images.tokens(request.images, model) if request.images else 0
     if isinstance(tokens, Refusal):
         return tokens
-    request.shape = msgspec.structs.replace(request.shape, image_tokens=tokens)
+    text_bytes = request.shape.text_bytes
+    if request.thinking is not None:
+        fields = thinking.fields(request.thinking, model)
+        if isinstance(fields, Refusal):
+            return fields
+        request.fields |= fields
+        text_bytes += thinking.earlier_bytes(request.thinking, model)
+    request.shape = msgspec.structs.replace(request.shape, text_bytes=text_bytes, image_tokens=tokens)
     return None
 
 

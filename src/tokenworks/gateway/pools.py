@@ -30,6 +30,9 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return [str(address[0]) for *_, address in found]
 
 
+_ANTHROPIC_VERSION = "2023-06-01"
+
+
 class _Refused(Exception):
     """An endpoint's name leads where endpoints may not be."""
 
@@ -51,10 +54,9 @@ class Pool:
             f"host: {url.netloc.rpartition('@')[2]}\r\n"
             "user-agent: tokenworks\r\n"
             "accept-encoding: identity\r\n"
-            "content-type: application/json\r\n"
-            + (f"authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else "")
+            "content-type: application/json\r\n" + _key_fields(endpoint)
         )
-        self._head = self._head_of("/chat/completions")
+        self._head = self._head_of("/messages" if endpoint.dialect == "anthropic" else "/chat/completions")
 
     def message(self, sending: Sending) -> bytes:
         """A whole request."""
@@ -221,5 +223,13 @@ async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstrea
     return upstream
 
 
+def _key_fields(endpoint: Endpoint) -> str:
+    """Header lines by which the endpoint knows us."""
+    if endpoint.dialect == "anthropic":
+        key = f"x-api-key: {endpoint.api_key}\r\n" if endpoint.api_key else ""
+        return f"anthropic-version: {_ANTHROPIC_VERSION}\r\n{key}"
+    return f"authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else ""
+
+
 def _is_same_place(one: Endpoint, other: Endpoint) -> bool:
-    return (one.base_url, one.api_key) == (other.base_url, other.api_key)
+    return (one.base_url, one.api_key, one.dialect) == (other.base_url, other.api_key, other.dialect)

@@ -25,6 +25,7 @@ _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 class _InputDetails(msgspec.Struct):
     cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
 
 
 class _OutputDetails(msgspec.Struct):
@@ -181,8 +182,9 @@ def reported(raw: Raw) -> Reported | None:
         return Reported(NONE, str(fault))
     read, written = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = (read.cached_tokens or 0) if read else 0
+    cache_write = (read.cache_write_tokens or 0) if read else 0
     reasoning = (written.reasoning_tokens or 0) if written else 0
-    return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
+    return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning, cache_write)
 
 
 def cut_event(data: bytes, choices: Iterable[int], code: str, reason: str = "length") -> bytes:

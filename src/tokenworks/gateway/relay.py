@@ -58,8 +58,8 @@ async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) 
             return Outcome("endpoint_broken", _NOT_AN_ANSWER)
     body = parts[0] if len(parts) == 1 and not gathered else bytes(gathered) + b"".join(parts)
     try:
-        if delivery.request.other is not None:
-            body = delivery.request.other.whole(body)
+        if delivery.speech is not None:
+            body = delivery.speech.whole(body)
         answer = reading.whole_answer(body)
         is_shown = delivery.screen is None or await delivery.screen.whole(body)
         if delivery.exchange.dialect is not None and is_shown:
@@ -121,8 +121,8 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
     exchange = delivery.exchange
     body = plain(upstream)
     splitter: Splits = Splitter(gateway.settings.answer_bytes_max)
-    if delivery.request.other is not None:
-        splitter = delivery.request.other.splitter(splitter)
+    if delivery.speech is not None:
+        splitter = delivery.speech.splitter(splitter)
     stream = Passage(delivery)
     screen = delivery.screen
     pace = _Checkpoints(delivery, gateway)

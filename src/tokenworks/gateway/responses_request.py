@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.tiers import TIERS
 from tokenworks.gateway import chat
 from tokenworks.gateway.reading import UNREADABLE
 
@@ -21,7 +22,7 @@ _HARMLESS: dict[str, tuple[str, tuple[object, ...]]] = {
     **dict.fromkeys(("previous_response_id", "conversation", "prompt"), (_KEPT, (None,))),
     "store": (_KEPT, (None, False)),
     "background": (_KEPT, (None, False)),
-    "service_tier": (_COSTS, (None, "auto", "default")),
+    "service_tier": (_COSTS, (None, "auto", "default", *TIERS)),
     **dict.fromkeys(("moderation", "image"), (_COSTS, (None,))),
     "context_management": (_COSTS, (None, [])),
 }
@@ -98,6 +99,7 @@ class Body(msgspec.Struct):
     top_p: float | None = None
     top_logprobs: int | None = None
     user: str | None = None
+    service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -138,6 +140,7 @@ def translated(read: Body) -> dict[str, Any]:
         "max_tokens": read.max_output_tokens,
         **{name: getattr(read, name) for name in _AS_THEY_ARE},
         "reasoning_effort": read.reasoning.effort if read.reasoning else None,
+        "service_tier": read.service_tier if read.service_tier in TIERS else None,
         "verbosity": read.text.verbosity if read.text else None,
         "response_format": _response_format(read.text.format) if read.text else None,
     }

@@ -109,7 +109,7 @@ class Routes:
         if isinstance(route, Refusal):
             return exchange.refuse(route)
         model = route.model
-        if request.images and (refusal := pipeline.see(request, model)) is not None:
+        if request.images and (refusal := pipeline.suit(request, model)) is not None:
             return exchange.refuse(refusal)
         bound = need(request.shape, model.formula, model.context_window, model.output_max).input_max
         shape = request.shape

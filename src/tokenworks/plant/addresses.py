@@ -1,10 +1,10 @@
-"""Addresses of endpoints: the base URL of an OpenAI-compatible server, checked and brought to one form. No network."""
+"""Addresses of endpoints: the base URL of a server, checked and brought to one form. No network."""
 
 from urllib.parse import urlsplit
 
 from tokenworks.core.commands import invalid
 
-_PATHS_BEYOND = ("/chat/completions", "/completions", "/models", "/embeddings")
+_PATHS_BEYOND = ("/chat/completions", "/completions", "/models", "/embeddings", "/messages")
 
 
 def base_url(text: str) -> str:

@@ -18,12 +18,12 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _SELECT = """SELECT id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request, tokens_per_message,
     tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis,
     image_tokens_max, image_tokens_low, image_tile_pixels,
-    image_tokens_per_tile, image_tokens_base, image_urls FROM model """
+    image_tokens_per_tile, image_tokens_base, image_urls, thinking FROM model """
 _INSERT = """INSERT INTO model (id, owned_by, context_window, output_max, bytes_per_token, tokens_per_request,
         tokens_per_message, tokens_per_tool, tokens_per_1000_bytes, created_at_ns, hidden_reasoning, apis,
         image_tokens_max, image_tokens_low, image_tile_pixels,
-        image_tokens_per_tile, image_tokens_base, image_urls)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+        image_tokens_per_tile, image_tokens_base, image_urls, thinking)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
 # No tokens for an image: none is taken.
 _NO_IMAGES = ImageBound(0)
@@ -45,6 +45,7 @@ async def add(connection: Connection, model: Model) -> Model:
             model.hidden_reasoning,
             list(model.apis),
             *msgspec.structs.astuple(model.image or _NO_IMAGES),
+            model.thinking,
         ),
     )
     if cursor.rowcount == 0:
@@ -100,4 +101,5 @@ def _model(row: TupleRow) -> Model:
         hidden_reasoning=row[10],
         apis=tuple(row[11]),
         image=ImageBound(*row[12:18]) if row[12] else None,
+        thinking=row[18],
     )

@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow, class_row
 
 from tokenworks.base.vault import Vault, key_of
 from tokenworks.core.commands import conflict, invalid, not_found
+from tokenworks.core.snapshot import Spoken
 from tokenworks.plant.addresses import base_url
 
 Connection = AsyncConnection[TupleRow]
@@ -25,11 +26,11 @@ _TEXT_LENGTH_MAX = 256
 _API_KEY_LENGTH_MAX = 4096
 _CONCURRENCY_MAX = 1_000_000
 _SELECT = """SELECT id, site, supplier_id, model_id, base_url, upstream_model, sealed_key, purchase_tariff_id,
-    disconnect, state, created_at_ns, concurrency_max FROM endpoint """
+    disconnect, dialect, state, created_at_ns, concurrency_max FROM endpoint """
 _INSERT = """INSERT INTO endpoint (id, site, supplier_id, model_id, base_url, upstream_model, sealed_key,
-        purchase_tariff_id, disconnect, state, created_at_ns, concurrency_max)
+        purchase_tariff_id, disconnect, dialect, state, created_at_ns, concurrency_max)
     VALUES (%(id)s, %(site)s, %(supplier_id)s, %(model_id)s, %(base_url)s, %(upstream_model)s, %(sealed_key)s,
-        %(purchase_tariff_id)s, %(disconnect)s, %(state)s, %(created_at_ns)s, %(concurrency_max)s)
+        %(purchase_tariff_id)s, %(disconnect)s, %(dialect)s, %(state)s, %(created_at_ns)s, %(concurrency_max)s)
     ON CONFLICT DO NOTHING"""
 
 
@@ -48,6 +49,7 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     sealed_key: str
     purchase_tariff_id: str
     disconnect: Disconnect
+    dialect: Spoken = "openai"
     state: State
     created_at_ns: int
     concurrency_max: int = 0

@@ -141,6 +141,7 @@ CREATE TABLE model (
     image_tokens_per_tile integer NOT NULL CHECK (image_tokens_per_tile >= 0),
     image_tokens_base integer NOT NULL CHECK (image_tokens_base >= 0),
     image_urls boolean NOT NULL,
+    thinking text NOT NULL CHECK (thinking IN ('none', 'effort', 'template', 'budget')),
     tokens_per_request integer NOT NULL CHECK (tokens_per_request >= 0),
     tokens_per_message integer NOT NULL CHECK (tokens_per_message >= 0),
     tokens_per_tool integer NOT NULL CHECK (tokens_per_tool >= 0),
@@ -157,6 +158,7 @@ CREATE TABLE endpoint (
     sealed_key text NOT NULL CHECK (sealed_key = '' OR sealed_key LIKE 'sealed:v1:%'),
     purchase_tariff_id text COLLATE "C" NOT NULL,
     disconnect text NOT NULL CHECK (disconnect IN ('stop', 'drain')),
+    dialect text NOT NULL CHECK (dialect IN ('openai', 'anthropic')),
     state text NOT NULL CHECK (state IN ('in_service', 'out_of_service')),
     created_at_ns bigint NOT NULL
 );
