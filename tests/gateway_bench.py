@@ -27,6 +27,7 @@ from tokenworks.core.snapshot import Catalog
 from tokenworks.core.wire import ShipRequest
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.dispatch import leave_hung
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
@@ -137,6 +138,7 @@ class Bench:
         for _ in range(times):
             self.server.tick()
             self.gateway.upstreams.tick()
+            leave_hung(self.gateway)
             self.gateway.leases.tick()
             self.gateway.limits.tick()
 

@@ -183,6 +183,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_silence_ms: Annotated[Positive, Meta(description="longest silence of an endpoint within an answer")] = (
         120_000
     )
+    endpoint_hung_ms: Annotated[
+        Positive,
+        Meta(description="time without a byte to anybody after which streams leave an endpoint for one that is well"),
+    ] = 5_000
     attempts_max: Annotated[
         int, Meta(ge=1, le=10, description="endpoints tried for one request before its first byte")
     ] = 3

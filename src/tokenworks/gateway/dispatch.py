@@ -49,6 +49,16 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
     return Outcome("refused", refusal)
 
 
+def leave_hung(gateway: Gateway) -> None:
+    """Every now and then: requests that wait for the first byte of a hung endpoint go to another that is well."""
+    gateway.upstreams.leave_hung(lambda endpoint: _has_other(gateway, endpoint))
+
+
+def _has_other(gateway: Gateway, endpoint: Endpoint) -> bool:
+    route, now_ns = gateway.catalog.route(endpoint.model), clock.boot_ns()
+    return not isinstance(route, Refusal) and gateway.board.has_other(route.endpoints, endpoint.id, now_ns)
+
+
 async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upstream | Outcome | Refusal:
     """One attempt. A refusal means that another endpoint may be tried."""
     sending = _sending(delivery, endpoint)
@@ -59,9 +69,9 @@ async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upst
     answer = await gateway.upstreams.send(endpoint, sending)
     if isinstance(answer, Unreachable):
         _warn(endpoint, answer.text)
-        if answer.silent:
+        if answer.silent and not answer.hung:
             return Outcome("endpoint_timeout", _TIMEOUT)
-        delivery.end_attempt(gateway, "endpoint_broken")
+        delivery.end_attempt(gateway, "endpoint_timeout" if answer.hung else "endpoint_broken")
         return _UNAVAILABLE
     if 200 <= answer.status < 300:
         return answer
@@ -84,12 +94,13 @@ def _sending(delivery: Delivery, endpoint: Endpoint) -> Sending | Refusal:
         delivery.speech = AnthropicSpeech()
         asked = delivery.exchange.body if isinstance(delivery.exchange.dialect, Messages) else None
         said = anthropic_body.body(request, asked, endpoint.upstream_model, delivery.output_limit)
-        return said if isinstance(said, Refusal) else Sending(said, request_id)
+        return said if isinstance(said, Refusal) else Sending(said, request_id, stream=request.stream)
     delivery.speech = other
     if other is not None:
         body = other.body(request.sent, endpoint.upstream_model, delivery.output_limit)
-        return Sending(body, request_id, path=other.path)
-    return Sending(chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit), request_id)
+        return Sending(body, request_id, path=other.path, stream=request.stream)
+    body = chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit)
+    return Sending(body, request_id, stream=request.stream)
 
 
 async def _pass_on(answer: Upstream) -> Outcome:

@@ -18,7 +18,7 @@ from tokenworks.core.networks import parse_networks, why_refused
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.gateway.flow import Errands, Interrupt, Wait
 from tokenworks.gateway.server import TICK_MS
-from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
+from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamHung, UpstreamSilent
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host, in the order in which they should be tried."""
@@ -105,6 +105,7 @@ class Upstreams:
         self._retired: list[Pool] = []
         self._tls: ssl.SSLContext | None = None
         self._silence_ticks = -(-settings.endpoint_silence_ms // TICK_MS)
+        self._hung_ticks = -(-settings.endpoint_hung_ms // TICK_MS)
         self._idle_ticks = -(-settings.endpoint_idle_ms // TICK_MS)
         self._networks = parse_networks(settings.endpoint_networks)
         self._engine = (LOOPBACK, settings.engine_port) if settings.embedded_engine else None
@@ -137,6 +138,15 @@ class Upstreams:
             for upstream in list(pool.open):
                 upstream.tick(self._silence_ticks, self._idle_ticks)
         self._retired = [pool for pool in self._retired if pool.open]
+
+    def leave_hung(self, has_other: Callable[[Endpoint], bool]) -> None:
+        """Every `TICK_MS`: streams leave an endpoint that says nothing to anybody for another one that could serve."""
+        for pool in list(self._pools.values()):
+            hung = [upstream for upstream in pool.open if upstream.is_hung(self._hung_ticks)]
+            if hung and not any(upstream.is_alive(self._hung_ticks) for upstream in pool.open):
+                for upstream in hung:
+                    if has_other(pool.endpoint):
+                        upstream.leave()
 
     def close(self) -> None:
         """Close all connections."""
@@ -208,6 +218,7 @@ class Upstreams:
 
 async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstream | Unreachable:
     sending.sent_ns = clock.boot_ns()
+    upstream.is_streamed = sending.stream
     upstream.begin(pool.message(sending))
     try:
         await upstream.head()
@@ -216,7 +227,7 @@ async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstrea
         return Unreachable(str(fault))
     except UpstreamSilent as fault:
         upstream.let_go()
-        return Unreachable(str(fault), silent=True)
+        return Unreachable(str(fault), silent=True, hung=isinstance(fault, UpstreamHung))
     except Interrupt:
         upstream.let_go()
         raise

@@ -28,11 +28,16 @@ class UpstreamSilent(Exception):
     """The endpoint sent nothing for too long."""
 
 
+class UpstreamHung(UpstreamSilent):
+    """The endpoint sends nothing to anybody, and another one could serve."""
+
+
 class Unreachable(msgspec.Struct, frozen=True):
     """No answer was begun: the connection failed or broke before the first byte, or (`silent`) nothing ever came."""
 
     text: str
     silent: bool = False
+    hung: bool = False
 
 
 class Sending(msgspec.Struct, eq=False):
@@ -44,6 +49,7 @@ class Sending(msgspec.Struct, eq=False):
     request_id: str
     sent_ns: int = 0
     path: str = ""
+    stream: bool = False
 
 
 class Keeper(Protocol):
@@ -69,6 +75,7 @@ class Upstream(asyncio.Protocol):
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.touched = False
+        self.is_streamed = False
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -162,6 +169,18 @@ class Upstream(asyncio.Protocol):
                 self.close()
         elif self._ticks > silence_ticks:
             self._fail(UpstreamSilent(f"no byte for {silence_ticks * TICK_MS} ms"))
+
+    def is_alive(self, ticks: int) -> bool:
+        """Whether anything came within so many ticks."""
+        return self.touched and self._ticks <= ticks
+
+    def is_hung(self, ticks: int) -> bool:
+        """Whether a streamed request has waited longer for the first byte of its answer."""
+        return self.is_streamed and self._busy and not self._tailing and not self.touched and self._ticks > ticks
+
+    def leave(self) -> None:
+        """Wait no longer: another endpoint may serve the request."""
+        self._fail(UpstreamHung("nothing came on any connection"))
 
     # --- the transport's calls
 

@@ -18,6 +18,7 @@ from tokenworks.base.vault import Vault
 from tokenworks.core import journal
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
+from tokenworks.gateway.dispatch import leave_hung
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keeping import keep
 from tokenworks.gateway.keys import Keys
@@ -97,7 +98,7 @@ class Worker:
         self._queues = Queues(settings, self._board)
         self._peers = Peers(office, self._errands, journal_id, self._share_places)
         self._safety = safety(settings, self._errands)
-        gateway = Gateway(
+        gateway = self._gateway = Gateway(
             settings,
             self._keys,
             self._catalog,
@@ -239,6 +240,7 @@ class Worker:
             await asyncio.sleep(TICK_MS / 1000)
             self._server.tick()
             self._upstreams.tick()
+            leave_hung(self._gateway)
             self._leases.tick()
             self._limits.tick()
             self._peers.tick()

@@ -2,9 +2,8 @@
 
 A circuit breaker for each endpoint: one that fails rests, twice as long after each failure in a row, up to a named
 limit. After its rest one request tries it (a probe) while the others still go elsewhere; a success ends it, a failure
-is the next rest. One that says nothing at all while requests wait rests too. The choice is a function of the board's
-state and of the time passed in, so the simulation can run it too. Nothing here connects to an endpoint, and prices are
-not weighed yet.
+is the next rest. The choice is a function of the board's state and of the time passed in, so the simulation can run it
+too. Nothing here connects to an endpoint, and prices are not weighed yet.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -106,10 +105,10 @@ class Board:
         rest_ns = max(_FIRST_REST_NS << min(state.failures - 1, 30), asked_ns)
         state.rest_until_ns = mono_ns + min(rest_ns, self._rest_ns_max)
 
-    def quiet(self, endpoint_id: str, until_ns: int) -> None:
-        """Requests wait at the endpoint and nothing comes from it, on no connection: it rests until looked at again."""
-        state = self.state(endpoint_id)
-        state.rest_until_ns = max(state.rest_until_ns, until_ns)
+    def has_other(self, endpoints: Sequence[Endpoint], endpoint_id: str, mono_ns: int) -> bool:
+        """Whether another endpoint is well and has a place."""
+        found = self.choose(endpoints, (endpoint_id,), mono_ns)
+        return found is not None and self.state(found.id).rest_until_ns <= mono_ns
 
     def limit(self, places: Mapping[str, int]) -> None:
         """How many requests may run at once, by endpoint; none that is not named has a limit."""
