@@ -31,6 +31,16 @@ async def test_nobody_listening_is_known_at_once(bus: Bus) -> None:
         await bus.request("test.nobody", b"")
 
 
+async def test_somebody_who_is_to_listen_soon_is_waited_for(services: Settings, bus: Bus) -> None:
+    question = asyncio.create_task(bus.request("test.soon", b"a", absent_ms=20_000))
+    with pytest.raises(BusFault):
+        await bus.request("test.soon", b"", absent_ms=1)
+    other = await buses.connect(services.nats_url, services.nats_token, "other", timeout_ms=5_000)
+    await other.subscribe("test.soon", upper, queue="soon")
+    assert await question == b"A"
+    await other.close()
+
+
 async def test_silence_ends_with_the_time_given(bus: Bus) -> None:
     async def silent(_subject: str, _payload: bytes) -> None:
         return None
@@ -214,7 +224,7 @@ async def test_a_question_to_a_process_that_died_is_asked_again_of_its_successor
 
     first = await buses.connect(services.nats_url, services.nats_token, "first", timeout_ms=5_000)
     await first.subscribe("test.again", silent, queue="again")
-    question = asyncio.create_task(bus.request("test.again", b"a", timeout_ms=20_000))
+    question = asyncio.create_task(bus.request("test.again", b"a", timeout_ms=20_000, absent_ms=20_000))
     await asked.wait()
     await first.close()
     second = await buses.connect(services.nats_url, services.nats_token, "second", timeout_ms=5_000)

@@ -132,15 +132,19 @@ class Bus:
         """Call this each time the connection is back: what was published meanwhile was missed."""
         self._when_back.append(call)
 
-    async def request(self, subject: str, payload: bytes, timeout_ms: int | None = None, *, wait_ms: int = 0) -> bytes:
+    async def request(
+        self, subject: str, payload: bytes, timeout_ms: int | None = None, *, wait_ms: int = 0, absent_ms: int = 0
+    ) -> bytes:
         """Ask and wait for the answer; `BusFault` if nobody listens on the subject or nobody answers in time.
 
         Within that time it is asked again when the connection was lost, or when somebody else begins to answer: who was
         asked may have died with the question. So only ask what may be asked twice.
 
-        `wait_ms`: how much longer the answer may take because it was asked to wait for something.
+        `wait_ms`: how much longer the answer may take because it was asked to wait for something. `absent_ms`: how long
+        somebody who listens is waited for; without it, that nobody does is said at once.
         """
         loop = asyncio.get_running_loop()
+        comes_until_s = loop.time() + absent_ms / 1000
         give_up_s = loop.time() + (self._timeout_s if timeout_ms is None else timeout_ms / 1000) + wait_ms / 1000
         while True:
             wait_s = max(0.001, give_up_s - loop.time())
@@ -151,6 +155,10 @@ class Bus:
                 await asyncio.wait({asking, again}, return_when=asyncio.FIRST_COMPLETED)
                 if asking.done():
                     return asking.result().data
+            except nats.errors.NoRespondersError as fault:
+                await asyncio.wait({again}, timeout=max(0, comes_until_s - loop.time()))
+                if not again.done():
+                    raise _fault(f"no answer on {subject}", fault) from fault
             except (nats.errors.Error, TimeoutError) as fault:
                 raise _fault(f"no answer on {subject}", fault) from fault
             finally:

@@ -14,6 +14,8 @@ from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.snapshot import Catalog, Key
 
 _pack = msgspec.msgpack.encode
+# Where a customer's request waits for the answer, an office that is started again is waited for.
+_ABSENT_MS = 2_000
 
 
 class Office(Protocol):
@@ -55,8 +57,10 @@ class Line(Protocol):
         """Tell whoever listens now; `BusFault` if that cannot be done."""
         ...
 
-    async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0) -> bytes:
-        """Ask and wait for the answer, which may take so much longer on purpose; `BusFault` if there is none."""
+    async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0, absent_ms: int = 0) -> bytes:
+        """Ask and wait for the answer, which may take so much longer on purpose, and so long for somebody to answer at
+        all; `BusFault` if there is none.
+        """
         ...
 
     async def subscribe(self, subject: str, handler: Handler) -> object:
@@ -76,11 +80,11 @@ class BusOffice:
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
         """Balance for an account; the answer may wait for as long as the request may."""
-        return await self._ask(wire.LEASE_REQUEST, request, LeaseReply, request.wait_ms)
+        return await self._ask(wire.LEASE_REQUEST, request, LeaseReply, wait_ms=request.wait_ms, absent_ms=_ABSENT_MS)
 
     async def find_key(self, digest: bytes) -> Key | None:
         """Whose key this is."""
-        return (await self._ask(wire.KEY_LOOKUP, wire.KeyLookup(digest), wire.KeyAnswer)).key
+        return (await self._ask(wire.KEY_LOOKUP, wire.KeyLookup(digest), wire.KeyAnswer, absent_ms=_ABSENT_MS)).key
 
     async def ship(self, request: wire.ShipRequest) -> wire.ShipReply:
         """Journal frames for the ledger."""
@@ -142,8 +146,8 @@ class BusOffice:
                 revision = entry.revision
             yield catalog
 
-    async def _ask(self, subject: str, question: object, kind: Any, wait_ms: int = 0) -> Any:
-        answer = await self._bus.request(subject, _pack(question), wait_ms=wait_ms)
+    async def _ask(self, subject: str, question: object, kind: Any, *, wait_ms: int = 0, absent_ms: int = 0) -> Any:
+        answer = await self._bus.request(subject, _pack(question), wait_ms=wait_ms, absent_ms=absent_ms)
         try:
             return msgspec.msgpack.decode(answer, type=kind)
         except msgspec.DecodeError as fault:

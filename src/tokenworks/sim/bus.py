@@ -139,8 +139,9 @@ class Line:
         """Call this each time a partition is over."""
         self._when_back.append(call)
 
-    async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0) -> bytes:
-        """Ask and wait for the answer."""
+    async def request(self, subject: str, payload: bytes, *, wait_ms: int = 0, absent_ms: int = 0) -> bytes:
+        """Ask and wait for the answer. An office that is away is a fault at once here: the worker must bear that."""
+        del absent_ms
         loop = self._hub.loop
         answer: asyncio.Future[bytes] = loop.create_future()
         timer = loop.call_later(self._hub.timeout_s + wait_ms / 1_000, _refuse, answer, subject)
