@@ -186,7 +186,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Generator[Rig]:
         runner.run(stack.aclose())
 
 
-async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, path: str, leaves_after: int) -> None:
+async def answered(
+    gateway: Bench, data: bytes, size: int, *, is_stream: bool, path: str, leaves_after: int, **fields: Any
+) -> None:
     """One request that is answered with this data in pieces; the customer leaves after so many bytes, 0 for never."""
 
     async def act(call: Call) -> bool:
@@ -198,7 +200,7 @@ async def answered(gateway: Bench, data: bytes, size: int, *, is_stream: bool, p
     gateway.supplier.acts.clear()
     gateway.supplier.default = act
     reader, writer = await asyncio.open_connection(*gateway.address)
-    request = gateway.request(stream=is_stream).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+    request = gateway.request(stream=is_stream, **fields).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
     writer.write(request.replace(PATH.encode(), path.encode(), 1))
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         await (reader.readexactly(leaves_after) if leaves_after else reader.read())

@@ -132,15 +132,16 @@ class _AsChat:
         if event.data is None:
             return [_ALIVE]
         try:
-            read = _event(event.data)
+            # A character that is cut in two costs itself, not the event.
+            read = _event(event.data.decode(errors="replace"))
             self._add(read.usage if read.message is None else read.message.usage)
+            delta = self._delta(read)
         except UNREADABLE:
             return [event]
         if read.type == "message_stop":
             return [*self._usage(), _DONE]
         if read.type == "error":
             return [event]
-        delta = self._delta(read)
         return [_ALIVE] if delta is None else [self._chunk(delta, read.delta)]
 
     def _delta(self, read: _Event) -> dict[str, Any] | None:

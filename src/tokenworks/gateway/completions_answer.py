@@ -16,6 +16,7 @@ from tokenworks.gateway.sse import Event, Splitter
 
 _EMPTY = Raw(b'""')
 _NULL = Raw(b"null")
+_ZERO = Raw(b"0")
 # Only whole events come here; what their size may be was decided before.
 _ANY_SIZE = 1 << 62
 
@@ -36,6 +37,7 @@ _fields = msgspec.json.Decoder(_Fields).decode
 _choices = msgspec.json.Decoder(list[_Fields]).decode
 _whole = msgspec.json.Decoder(_Whole).decode
 _delta = msgspec.json.Decoder(_Delta).decode
+_index = msgspec.json.Decoder(int).decode
 _string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
 
@@ -101,7 +103,7 @@ def from_chat(events: bytes) -> bytes:
 
 def _said(choice: _Fields, member: str, echo: Echo) -> dict[str, Any]:
     kept: dict[str, Any] = {name: raw for name, raw in choice.items() if name != "text"}
-    echoed, content = echo.split(int(bytes(choice.get("index", b"0"))), choice.get("text", _EMPTY))
+    echoed, content = echo.split(_index(choice.get("index", _ZERO)), choice.get("text", _EMPTY))
     return kept | {member: {"content": content} | ({} if echoed is _EMPTY else {"echo": echoed})}
 
 
