@@ -10,7 +10,7 @@ INSTALL := $(UV) pip install -q --python $(BIN)/python --require-hashes --no-dep
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := up
-.PHONY: up demo bench test check fmt lock clean
+.PHONY: up demo bench test fuzz check fmt lock clean
 
 up: .venv/runtime
 	@$(BIN)/tokenworks up
@@ -23,6 +23,13 @@ bench: .venv/runtime
 
 test: .venv/development /usr/bin/chromium .node/installed
 	@$(BIN)/pytest -q
+
+# Rounds of new examples until the time is over or one fails; what comes out in a new way goes into the corpus.
+FUZZ_MINUTES ?= 60
+FUZZ_EXAMPLES ?= 20000
+fuzz: .venv/development
+	@end=$$(($$(date +%s) + $(FUZZ_MINUTES) * 60)); while [ $$(date +%s) -lt $$end ]; do \
+		FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) nice -n 19 $(BIN)/pytest -q -x -p no:logging tests/gateway/test_fuzz.py tests/gateway/test_fuzz_apis.py || exit 1; done
 
 check: .venv/development
 	@$(BIN)/ruff check -q

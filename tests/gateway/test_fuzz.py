@@ -1,12 +1,14 @@
 """Rubbish on both sides of the gateway: nothing escapes, every opening is closed once, nobody pays more than reserved.
 
-The same examples each time, few of them; with `FUZZ_EXAMPLES=1000000` so many new ones for each test. What fails is
-kept in `.hypothesis` and tried first the next time.
+The same examples each time, few of them, and those of the corpus; with `FUZZ_EXAMPLES=20000` so many new ones for each
+test, of which the corpus keeps what comes out in a new way. What fails is kept in `.hypothesis` and tried first the
+next time.
 """
 
 import asyncio
 import contextlib
-import os
+import json
+import re
 from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.fuzz_corpus import MANY, Corpus
 from gateway.test_server import Line, answers, post, status
 from gateway_bench import PATH, Bench, bench
 from supplier import DONE, STREAM_HEAD, Call, chunk, completion, event, usage
@@ -25,7 +28,6 @@ from tokenworks.base.journal import read_frames, split
 from tokenworks.core import journal
 from tokenworks.core.journal import Closing, Extension, Opening
 
-MANY = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzz = settings(
     max_examples=MANY or 80,
     derandomize=not MANY,
@@ -77,6 +79,16 @@ pieces_of_requests = st.lists(st.sampled_from(REQUEST_PARTS) | st.binary(max_siz
 @fuzz
 @given(pieces_of_requests, st.lists(st.integers(0, 800), max_size=8), st.booleans())
 def test_requests_of_any_bytes(parts: list[bytes], cuts: list[int], is_good_first: bool) -> None:
+    REQUESTS.note(read_alike(parts, cuts, is_good_first=is_good_first), (parts, cuts, is_good_first))
+
+
+def test_requests_of_the_corpus() -> None:
+    for parts, cuts, is_good_first in REQUESTS.examples():
+        read_alike(parts, cuts, is_good_first=is_good_first)
+
+
+def read_alike(parts: list[bytes], cuts: list[int], *, is_good_first: bool) -> object:
+    """A request at once and in pieces: the same, or refused. How it came out."""
     data = post(b"good") * is_good_first + b"".join(parts)
     places = sorted({0, *(min(cut, len(data)) for cut in cuts), len(data)})
     whole, cut = Line(settings=SMALL), Line(settings=SMALL)
@@ -96,8 +108,19 @@ def test_requests_of_any_bytes(parts: list[bytes], cuts: list[int], is_good_firs
     # Of offers that come at once only the first is read over; of those that come apart each is.
     if not whole.transport.closed and b"Other protocols" not in whole.transport.written:
         assert [served(each) for each in whole.exchanges] == [served(each) for each in cut.exchanges]
+    said = [(status(each), refusal(each)) for each in answers(whole.transport.written)]
+    return said, len(whole.exchanges), len(cut.exchanges), whole.transport.paused, whole.transport.ended
 
 
+def refusal(answer: bytes) -> str:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] if status(answer) >= 400 else ""
+
+
+# Said by the answers below: in one piece, in two, within reasoning.
+WORDS = ("forbidden", "ééé")
+REQUESTS = Corpus("requests")
+ANSWERS = Corpus("answers")
+SCREENED = Corpus("screened")
 SMALL = Settings(header_bytes_max=500, body_bytes_max=1_000, pipelined_max=4)
 
 
@@ -113,6 +136,7 @@ ANSWER_PARTS = [
         event(None, usage=usage(12, 1 << 70)),
     ),
     *(event(None, usage=usage(-1, -2)), event(None, usage={"prompt_tokens": 5}), event(None, usage=usage(79, 20))),
+    *(event({"content": "for"}), event({"content": "bidden"}), event({"reasoning_content": "forbidden fruit"})),
     *(b'data: {"error":{"message":"x"}}\n\n', b'data: {"object":"error","message":"x"}\n\n', b": c\n\n", b"data:\n\n"),
     *(b'data: {"choices":[{"index":9,"delta":{"tool_calls":[1]}}]}\n\n', b"data: [1]\n\n", b"data: {", b"event: x\r\n"),
     *(
@@ -154,7 +178,7 @@ class Rig:
         self.position = 0
         runner.get_loop().set_exception_handler(lambda _loop, context: self.faults.append(context))
 
-    def check(self) -> None:
+    def check(self) -> list[Closing]:
         """Exactly the openings are closed, once each, within what was reserved; nothing was raised into the loop."""
         assert self.faults == []
         gateway = self.gateway
@@ -173,23 +197,42 @@ class Rig:
         for closing in closings:
             assert sum(each.amount for each in closing.charges) <= reserved[closing.opening]
         assert gateway.held()[1] == 0
+        return closings
+
+
+@contextlib.contextmanager
+def rigged(folder: Path, **changes: Any) -> Generator[Rig]:
+    with asyncio.Runner() as runner:
+        stack = contextlib.AsyncExitStack()
+        made = bench(folder, balance=1 << 50, endpoint_rest_ms=1, **changes)
+        yield Rig(runner, runner.run(stack.enter_async_context(made)))
+        runner.run(stack.aclose())
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Generator[Rig]:
     """The rig of this file."""
-    folder: Path = tmp_path_factory.mktemp("fuzz")
-    with asyncio.Runner() as runner:
-        stack = contextlib.AsyncExitStack()
-        gateway = runner.run(stack.enter_async_context(bench(folder, balance=1 << 50, endpoint_rest_ms=1)))
-        yield Rig(runner, gateway)
-        runner.run(stack.aclose())
+    with rigged(tmp_path_factory.mktemp("fuzz")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def screened_rig(tmp_path_factory: pytest.TempPathFactory) -> Generator[Rig]:
+    """One that lets no answer say these words."""
+    folder = tmp_path_factory.mktemp("screened")
+    (folder / "words").write_text("\n".join(WORDS), encoding="utf-8")
+    with rigged(folder, safety_keywords_file=str(folder / "words")) as made:
+        yield made
 
 
 async def answered(
     gateway: Bench, data: bytes, size: int, *, is_stream: bool, path: str, leaves_after: int, **fields: Any
-) -> None:
-    """One request that is answered with this data in pieces; the customer leaves after so many bytes, 0 for never."""
+) -> bytes:
+    """One request that is answered with this data in pieces; the customer leaves after so many bytes, 0 for never.
+
+    What it got.
+    """
+    got = b""
 
     async def act(call: Call) -> bool:
         for place in range(0, len(data), size):
@@ -203,25 +246,57 @@ async def answered(
     request = gateway.request(stream=is_stream, **fields).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
     writer.write(request.replace(PATH.encode(), path.encode(), 1))
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-        await (reader.readexactly(leaves_after) if leaves_after else reader.read())
+        got = await (reader.readexactly(leaves_after) if leaves_after else reader.read())
     writer.transport.abort()
     async with asyncio.timeout(10):
         while gateway.server.connections:
             await gateway.gateway_turn()
     gateway.supplier.calls.clear()
+    return got
+
+
+customers = (streams, st.booleans(), st.sampled_from([PATH, "/v1/messages"]), st.sampled_from([0, 0, 1, 200, 400]))
+Stream = tuple[bytes, list[bytes], str, int]
 
 
 @fuzz
-@given(streams, st.booleans(), st.sampled_from([PATH, "/v1/messages"]), st.sampled_from([0, 0, 1, 200, 400]))
-def test_answers_of_any_bytes(
-    rig: Rig, stream: tuple[bytes, list[bytes], str, int], is_stream: bool, path: str, leaves: int
+@given(*customers)
+def test_answers_of_any_bytes(rig: Rig, stream: Stream, is_stream: bool, path: str, leaves: int) -> None:
+    ANSWERS.note(delivered(rig, stream, path, leaves, is_stream=is_stream)[0], (stream, is_stream, path, leaves))
+
+
+@fuzz
+@given(*customers)
+def test_screened_answers_of_any_bytes(
+    screened_rig: Rig, stream: Stream, is_stream: bool, path: str, leaves: int
 ) -> None:
+    SCREENED.note(screened(screened_rig, stream, path, leaves, is_stream=is_stream), (stream, is_stream, path, leaves))
+
+
+def test_answers_of_the_corpus(rig: Rig, screened_rig: Rig) -> None:
+    for stream, is_stream, path, leaves in ANSWERS.examples():
+        delivered(rig, stream, path, leaves, is_stream=is_stream)
+    for stream, is_stream, path, leaves in SCREENED.examples():
+        screened(screened_rig, stream, path, leaves, is_stream=is_stream)
+
+
+def delivered(rig: Rig, stream: Stream, path: str, leaves: int, *, is_stream: bool) -> tuple[object, bytes]:
+    """One answer, with what must hold after it: how it came out, and what the customer got."""
     head, parts, framing, size = stream
     body = b"".join(map(chunk, filter(None, parts))) if framing != "bare" else b"".join(parts)
     data = head + body + (b"0\r\n\r\n" if framing == "chunked" else b"")
     data = data[: -len(data) // 3] if framing == "torn" else data
-    rig.runner.run(answered(rig.gateway, data, size, is_stream=is_stream, path=path, leaves_after=leaves))
-    rig.check()
+    got = rig.runner.run(answered(rig.gateway, data, size, is_stream=is_stream, path=path, leaves_after=leaves))
+    closings = [(each.ending, each.basis, each.flags, len(each.attempts)) for each in rig.check()]
+    ends = sorted(set(re.findall(rb'"(?:finish_reason|stop_reason|code)": ?"(\w+)"', got)))
+    return (is_stream, path, leaves > 0, got[9:12], closings, ends), got
+
+
+def screened(rig: Rig, stream: Stream, path: str, leaves: int, *, is_stream: bool) -> object:
+    """The same, and what the customer got says no listed word, in whatever piece of it one might be."""
+    outcome, got = delivered(rig, stream, path, leaves, is_stream=is_stream)
+    assert not any(word.encode() in got for word in WORDS)
+    return outcome
 
 
 @fuzz

@@ -104,6 +104,22 @@ async def test_an_answer_with_a_listed_phrase_is_withheld_and_its_question_charg
         assert summary(await gateway.closing()) == ("finished", "counted", COUNT, COUNTED_INPUT, FILTER)
 
 
+TOOLS = [
+    [{"index": 0, "function": {"name": "f", "arguments": '{"city": "th'}}],
+    [{"index": 0, "function": {"arguments": "ere is"}}],
+]
+
+
+@pytest.mark.parametrize("calls", [TOOLS, [[1, "there"]], ["there is"], [{"there": "there "}]])
+async def test_what_tools_are_called_with_is_judged_whatever_its_shape(tmp_path: Path, calls: list[Any]) -> None:
+    async with with_list(tmp_path, "there") as gateway:
+        pieces = [chunk(event({"tool_calls": call})) for call in calls]
+        gateway.supplier.script(raw(STREAM_HEAD + b"".join([*pieces, chunk(DONE)]) + b"0\r\n\r\n", keep=True))
+        answered, events = await gateway.ask_stream()
+        assert "there" not in answered.text
+        assert reasons(events) == ["content_filter"]
+
+
 async def test_models_that_are_not_named_are_not_judged(tmp_path: Path) -> None:
     async with with_list(tmp_path, "hello", safety_models="other another") as gateway:
         assert (await gateway.ask()).status_code == 200

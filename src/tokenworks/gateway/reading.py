@@ -69,8 +69,8 @@ class Text(msgspec.Struct):
                 found.append((number, text))
         if self.function_call is not _NULL:
             found.append((_TOOLS - 1, strings(bytes(self.function_call))))
-        if bytes(self.tool_calls).startswith(b"["):
-            found += [(_TOOLS + each.index, strings(bytes(each.function))) for each in _calls(self.tool_calls)]
+        if self.tool_calls is not _NULL:
+            found += _said_to_tools(bytes(self.tool_calls))
         return found
 
 
@@ -185,6 +185,14 @@ def reported(raw: Raw) -> Reported | None:
     cache_write = (read.cache_write_tokens or 0) if read else 0
     reasoning = (written.reasoning_tokens or 0) if written else 0
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning, cache_write)
+
+
+def _said_to_tools(part: bytes) -> list[tuple[int, str]]:
+    """What each tool is called with; what cannot be told apart is one text."""
+    try:
+        return [(_TOOLS + call.index, strings(bytes(call.function))) for call in _calls(part)]
+    except UNREADABLE:
+        return [(_TOOLS, strings(part))]
 
 
 def cut_event(data: bytes, choices: Iterable[int], code: str, reason: str = "length") -> bytes:
