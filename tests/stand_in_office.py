@@ -184,6 +184,9 @@ class StandInOffice:
     async def say_hello(self, epoch: str) -> None:
         """Nobody listens."""
 
+    async def tell_state(self, state: wire.WorkerState) -> None:
+        """Nobody listens."""
+
     async def tell_counts(self, counts: wire.LimitCounts) -> None:
         """Pass on to the workers what one of them counted."""
         self._answer()

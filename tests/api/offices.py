@@ -14,7 +14,7 @@ from tokenworks.api import OfficeContext, sandbox_carrier
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.vault import Vault
-from tokenworks.core.wire import KeyChanged
+from tokenworks.core.wire import KeyChanged, WorkerState
 from tokenworks.shop.orders import OrderDesk
 
 TOKEN = "tw-admin"
@@ -104,6 +104,7 @@ async def running(pool: Pool, **given: str) -> AsyncGenerator[Office]:
         health={"bus": told.bus_state},
         metrics=CollectorRegistry(),
         vault=vault,
+        workers=lambda: [WorkerState("gw-0", {"m": (0, 2, 0, 0, 0)}, {"end": 3}, ("end",))],
         limit_use=lambda limits: {limit.id: 7 for limit in limits},
     )
     transport = httpx2.ASGITransport(app=api.create(context))

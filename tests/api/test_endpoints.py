@@ -19,3 +19,10 @@ async def test_the_limit_of_an_endpoint(office: Office) -> None:
     for wrong in (-1, 1_000_001):
         assert (await office.http.patch(path, json={"concurrency_max": wrong})).status_code == 400
         await office.post("/endpoints", ENDPOINT | {"concurrency_max": wrong}, 400)
+
+
+async def test_workers_with_what_waits_and_rests_in_them(office: Office) -> None:
+    tiers = {"free": 0, "medium": 2, "high": 0, "premium": 0, "ultra": 0}
+    assert (await office.get("/workers"))["items"] == [
+        {"worker": "gw-0", "waiting": {"m": tiers}, "running": {"end": 3}, "resting": ["end"]}
+    ]

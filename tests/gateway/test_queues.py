@@ -185,8 +185,8 @@ async def test_a_worker_that_stops_refuses_those_who_wait(tmp_path: Path) -> Non
 
 
 async def test_a_full_endpoint_that_is_well_is_waited_for_rather_than_a_broken_one_tried(tmp_path: Path) -> None:
-    async with bench(tmp_path, suppliers=2) as gateway:
-        gateway.gateway.board.failed("ep_2", clock.boot_ns())
+    async with bench(tmp_path, suppliers=2, endpoint_rest_ms=60_000) as gateway:
+        gateway.gateway.board.failed("ep_2", clock.boot_ns(), 60 * clock.SECOND)
         release, first = await one_place(gateway)
         waits = asyncio.create_task(gateway.ask())
         await waiting(gateway, 1)

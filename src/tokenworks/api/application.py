@@ -19,6 +19,7 @@ from tokenworks.api import (
     secrets,
     service,
     usage,
+    workers,
 )
 from tokenworks.api.office import OfficeContext, require_admin
 
@@ -37,6 +38,7 @@ ROUTERS = (
     lake.router,
     secrets.router,
     service.router,
+    workers.router,
 )
 
 

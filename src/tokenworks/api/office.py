@@ -1,6 +1,6 @@
 """What the API needs from the process that serves it, and how a handler gets at it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -15,7 +15,7 @@ from tokenworks.base.database import Pool
 from tokenworks.base.vault import Vault
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.core.limits import Limit
-from tokenworks.core.wire import KeyChanged
+from tokenworks.core.wire import KeyChanged, WorkerState
 from tokenworks.ledger.verify import Check
 from tokenworks.shop.orders import OrderDesk
 
@@ -29,7 +29,8 @@ class OfficeContext:
     `catalog_changed` publishes a new snapshot of the catalog; `key_changed` tells the gateways to forget a key; both
     are awaited after the change is committed. `checks` are run one after another in one read-only snapshot.
     `health` says of each part of the system, by name, `ok` or in a few words what is wrong; the database is looked
-    after here. `vault` seals the keys of endpoints. `limit_use` says how much of limits is used now.
+    after here. `vault` seals the keys of endpoints. `limit_use` says how much of limits is used now, `workers` how
+    those that live are.
     """
 
     settings: Settings
@@ -45,6 +46,7 @@ class OfficeContext:
     metrics: CollectorRegistry
     vault: Vault
     limit_use: Callable[[Iterable[Limit]], Mapping[str, int]]
+    workers: Callable[[], Sequence[WorkerState]]
 
 
 def office_of(request: Request) -> OfficeContext:

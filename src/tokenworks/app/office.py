@@ -31,6 +31,7 @@ from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
 from tokenworks.app.seed import Demonstration
 from tokenworks.app.settling import Settling
+from tokenworks.app.workers import Workers
 from tokenworks.base import bus, clock, config, database, log
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
@@ -107,6 +108,7 @@ class _Office:
         self._registry = CollectorRegistry()
         self._feed = Feed()
         self._counts = CountDesk(pool, connection)
+        self._workers = Workers(connection, self._registry)
         self._publisher = Publisher(pool, connection, self._counts)
         self._desk = LeaseDesk(pool, settings)
         self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
@@ -146,6 +148,7 @@ class _Office:
             metrics=self._registry,
             vault=Vault(self._settings.master_keys),
             limit_use=self._counts.used,
+            workers=self._workers.states,
         )
 
     async def _bus_state(self) -> str:
@@ -180,6 +183,7 @@ class _Office:
         await self._settling.notice(backups.why(self._settings))
         backups.begun(self._settings)
         await self._counts.start()
+        await self._workers.start()
         await self._publisher.start()
         await self._leases.start()
         await self._metering.start()
@@ -195,6 +199,7 @@ class _Office:
             await self._metering.stop()
             await self._leases.stop()
             await self._counts.stop()
+            await self._workers.stop()
 
 
 class _Server(uvicorn.Server):

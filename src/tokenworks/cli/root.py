@@ -23,6 +23,7 @@ from tokenworks.cli import (
     sim,
     supplies,
     system,
+    workers,
 )
 from tokenworks.cli.command import shared
 
@@ -62,6 +63,7 @@ _GROUPS = {
         "backup": backups.backup,
         "journal": journals.journals,
         "restart": restart.restart,
+        "workers": workers.workers,
         "secrets": secrets.secrets,
     },
     "Measurements": {"bench": bench.bench},

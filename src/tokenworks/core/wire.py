@@ -9,6 +9,7 @@ LEASE_REQUEST = "tokenworks.lease.request"  # LeaseRequest → LeaseReply
 LEASE_RECALL = "tokenworks.lease.recall"  # published: Recall
 KEY_LOOKUP = "tokenworks.key.lookup"  # KeyLookup → KeyAnswer
 KEY_CHANGED = "tokenworks.key.changed"  # published: KeyChanged
+WORKER_STATE = "tokenworks.gateway.state"  # published: WorkerState
 WORKER_HELLO = "tokenworks.gateway.hello"  # published: the epoch of a worker that lives
 LIMIT_COUNTS = "tokenworks.limit.counts"  # published: LimitCounts
 SHIP = "tokenworks.meter.ship"  # ShipRequest → ShipReply
@@ -51,6 +52,15 @@ class LimitCounts(msgspec.Struct, frozen=True):
 
     epoch: str
     counts: tuple[Counted, ...]
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """How a worker is: by model how many wait, by tier; by endpoint how many run; the endpoints that rest."""
+
+    worker: str
+    waiting: dict[str, tuple[int, ...]]
+    running: dict[str, int]
+    resting: tuple[str, ...]
 
 
 class ShipRequest(msgspec.Struct, frozen=True):

@@ -45,6 +45,10 @@ class Office(Protocol):
         """That this worker lives, for the other workers."""
         ...
 
+    async def tell_state(self, state: wire.WorkerState) -> None:
+        """How this worker is, for people."""
+        ...
+
 
 class Line(Protocol):
     """What is needed of a bus; see `base.bus.Bus`, which is one. The simulation has another."""
@@ -118,6 +122,10 @@ class BusOffice:
     async def say_hello(self, epoch: str) -> None:
         """Let the other workers know that this one lives."""
         await self._bus.publish(wire.WORKER_HELLO, epoch.encode())
+
+    async def tell_state(self, state: wire.WorkerState) -> None:
+        """Let the office know how this worker is."""
+        await self._bus.publish(wire.WORKER_STATE, _pack(state))
 
     async def on_hello(self, hear: Callable[[str], None]) -> None:
         """Call `hear` with the epoch of each worker that says that it lives."""

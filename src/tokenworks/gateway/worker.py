@@ -33,6 +33,7 @@ from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.safety import safety
 from tokenworks.gateway.server import TICK_MS, Server
 from tokenworks.gateway.shipper import Shipper, finished
+from tokenworks.gateway.status import Status
 from tokenworks.gateway.succession import succeed
 from tokenworks.grid.dispatch import Board
 
@@ -98,6 +99,7 @@ class Worker:
         self._queues = Queues(settings, self._board)
         self._peers = Peers(office, self._errands, journal_id, self._share_places)
         self._safety = safety(settings, self._errands)
+        self._status = Status(office, self._errands, name, self._queues, self._board)
         gateway = self._gateway = Gateway(
             settings,
             self._keys,
@@ -247,6 +249,7 @@ class Worker:
             self._queues.freed_all()
             if self._safety is not None:
                 self._safety.tick()
+            self._status.tick()
             if self._certificate is not None:
                 self._certificate.refresh()
 

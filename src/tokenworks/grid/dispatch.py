@@ -115,6 +115,10 @@ class Board:
         for endpoint_id in places.keys() | self._states.keys():
             self.state(endpoint_id).places = places.get(endpoint_id, 0)
 
+    def running(self) -> dict[str, int]:
+        """How many requests run, by endpoint."""
+        return {name: state.running for name, state in sorted(self._states.items())}
+
     def resting(self, mono_ns: int) -> list[str]:
         """The endpoints that are left alone now."""
         return sorted(name for name, state in self._states.items() if state.rest_until_ns > mono_ns)
