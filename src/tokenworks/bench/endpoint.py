@@ -62,7 +62,11 @@ class Endpoint(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            # A peer tries whether we speak another protocol.
+            self._transport.abort()
 
     def on_message_complete(self) -> None:
         """The parser has seen a whole request."""

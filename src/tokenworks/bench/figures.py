@@ -8,13 +8,20 @@ from statistics import median
 
 import msgspec
 
+from tokenworks.bench.field import About
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of one contender. `office_cpu_us_per_request` is None where there is no office."""
+    """One run of one contender. `office…` and `database_cpu_us_per_request` are None where there are none.
+
+    `other_answers`: those with a status that is not 200, and broken connections.
+    """
 
     answers: int
     cpu_us_per_request: float
     office_cpu_us_per_request: float | None = None
+    database_cpu_us_per_request: float | None = None
+    other_answers: int = 0
     rps: float
     p50_ms: float
     p99_ms: float
@@ -22,10 +29,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
-    """The medians of a contender's runs, and the runs. `metering`: it charges for what it serves."""
+    """The medians of a contender's runs, and the runs. `metering`: it charges for what it serves.
+
+    `cpu_us_per_request` is of the processes that serve; ours is the worker, which ships its journal, too.
+    """
 
     cpu_us_per_request: float
     office_cpu_us_per_request: float | None
+    database_cpu_us_per_request: float | None
     rps: float
     p50_ms: float
     p99_ms: float
@@ -73,9 +84,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Leases are those of the busiest accounts once they are warm, `slice_percent_max` is their largest slice as a share
     of its bucket; round trips are measured at rest, to the lease desk and to nobody in particular.
     `other_answers` counts answers of the gateway by any other status; `failed_checks` names what does not hold.
+    `peers` says what the others are that ran, `left_out` why one did not.
     """
 
     contenders: dict[str, Contender]
+    peers: dict[str, About]
+    left_out: dict[str, str]
     leases_per_1000_requests: float
     slice_percent_max: float
     lease_rtt_p50_ms: float
@@ -96,10 +110,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def together(runs: list[Run], *, metering: bool) -> Contender:
     """The median of each figure over the runs."""
-    office = [run.office_cpu_us_per_request for run in runs if run.office_cpu_us_per_request is not None]
     return Contender(
         cpu_us_per_request=_median(run.cpu_us_per_request for run in runs),
-        office_cpu_us_per_request=_median(office) if office else None,
+        office_cpu_us_per_request=_median_known(run.office_cpu_us_per_request for run in runs),
+        database_cpu_us_per_request=_median_known(run.database_cpu_us_per_request for run in runs),
         rps=_median(run.rps for run in runs),
         p50_ms=_median(run.p50_ms for run in runs),
         p99_ms=_median(run.p99_ms for run in runs),
@@ -121,6 +135,11 @@ def figure(values: Iterable[float]) -> Figure:
     """Of at least one run."""
     listed = list(values)
     return Figure(_median(listed), min(listed), max(listed))
+
+
+def _median_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _median(known) if known else None
 
 
 def _median(values: Iterable[float]) -> float:

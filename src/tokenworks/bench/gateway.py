@@ -10,6 +10,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -22,28 +23,34 @@ from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
-from tokenworks.bench import books, conditions, endpoint, leasing, load, machine, nginx
+from tokenworks.bench import books, conditions, endpoint, field, leasing, load, machine, peers
+from tokenworks.bench.field import Field, Where
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
-from tokenworks.bench.nginx import Proxy
+from tokenworks.bench.proxy import Proxy
 
 ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
 
+CACHE = Path("cache", "bench")
+"""Where in the data folder the packages of peers are kept between measurements."""
+
 _MEGABYTE = 1 << 20
+_WARM_UP_MS = 1_000
 
 Told = Callable[[str], None]
 """Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, with how many accounts and connections, and how often."""
+    """How long, with how many accounts and connections, and how often; beside all peers or nginx alone."""
 
     seconds: int
     accounts: int
     connections: int
     runs: int
+    peers: bool = False
 
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
@@ -54,37 +61,40 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
         )
         told("Starting a system of one worker")
         with spawned(settings):
-            return asyncio.run(_measure(settings, plan, told))
+            return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
 
 
-async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
+async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> Result:
     running = claim.running_on(settings.data)
     if running is None:
         raise StartFault("The system ended right after its start.")
     pool = await database.open_pool(running.addresses["database"])
     try:
-        async with (
-            endpoint.running(ENDPOINTS) as ports,
-            nginx.running(settings.data / "nginx", ports) as proxy,
-        ):
+        async with AsyncExitStack() as stack:
+            ports = await stack.enter_async_context(endpoint.running(ENDPOINTS))
+            where = Where(endpoints=ports, folder=settings.data / "peers", cache=cache)
+            chosen = peers.ALL if plan.peers else (peers.NGINX,)
+            others = await stack.enter_async_context(field.running(chosen, where, told))
             told("Asking the endpoints directly")
             direct = await load.send(_load(plan, ports, ["no-key"]))
             with OfficeClient(address(settings)) as office:
                 books.catalog(office, ports)
             bench = _Bench(plan, pool, running, await _customers(pool, plan.accounts, told), told)
-            contenders = await bench.contenders(proxy)
+            contenders = await bench.contenders(others)
             told("Asking for leases")
             leases = await leasing.figures(settings, pool, running.addresses["nats"], bench.warm_ns)
             told("Verifying the books")
             report = await verification.of_database(running.addresses["database"])
             return Result(
                 contenders=contenders,
+                peers={name: about for name, about in others.about.items() if name in contenders},
+                left_out=others.left_out,
                 leases_per_1000_requests=leases.leases_per_1000_requests,
                 slice_percent_max=leases.slice_percent_max,
                 lease_rtt_p50_ms=leases.lease_rtt_p50_ms,
                 nats_rtt_p50_ms=leases.nats_rtt_p50_ms,
                 load_generator=_generator(direct),
-                conditions=await _conditions(settings, plan, pool, proxy),
+                conditions=await _conditions(settings, plan, pool, others),
                 answers=bench.answers,
                 records=await books.records(pool),
                 other_answers=dict(bench.others),
@@ -108,36 +118,47 @@ class _Bench:
         self._told = told
         self._worker = running.pids["worker-0"]
         self._office = running.pids["office"]
+        self._database = running.pids["postgres"]
         self._port = int(running.addresses["gateway"].rpartition(":")[2])
 
-    async def contenders(self, proxy: Proxy | None) -> dict[str, Contender]:
+    async def contenders(self, others: Field) -> dict[str, Contender]:
         """Warm up, then let the contenders run in turn."""
         self._told("Warming up")
         ramp = _load(self._plan, [self._port], self._keys)
         await self._ask(msgspec.structs.replace(ramp, duration_ms=0))
         await self._ask(ramp)
         self.warm_ns = clock.wall_ns()
-        yardstick: list[Run] = []
-        ours: list[Run] = []
+        for proxy in list(others.proxies.values()):
+            await self._of_proxy(proxy, others, _WARM_UP_MS)
+        runs: dict[str, list[Run]] = {}
         for number in range(1, self._plan.runs + 1):
-            if proxy:
-                self._told(f"Run {number} of {self._plan.runs}: nginx")
-                yardstick.append(await self._of_proxy(proxy))
+            for name, proxy in list(others.proxies.items()):
+                self._told(f"Run {number} of {self._plan.runs}: {name}")
+                runs.setdefault(name, []).append(await self._of_proxy(proxy, others, self._plan.seconds * 1_000))
             self._told(f"Run {number} of {self._plan.runs}: tokenworks")
-            ours.append(await self._of_gateway())
-        found = {"tokenworks": together(ours, metering=True)}
-        return found | {"nginx": together(yardstick, metering=False)} if yardstick else found
+            runs.setdefault("tokenworks", []).append(await self._of_gateway())
+        ran = {"tokenworks", *others.proxies}
+        return {name: together(mine, metering=name == "tokenworks") for name, mine in runs.items() if name in ran}
 
     async def _of_gateway(self) -> Run:
-        worker_ns, office_ns = machine.cpu_ns(self._worker), machine.cpu_ns(self._office)
+        before = self._cpu_ns()
         count = await self._ask(_load(self._plan, [self._port], self._keys))
-        worker_ns, office_ns = machine.cpu_ns(self._worker) - worker_ns, machine.cpu_ns(self._office) - office_ns
-        return _run(count, worker_ns, machine.rss_bytes(self._worker), office_ns)
+        worker, office, base = (after - earlier for after, earlier in zip(self._cpu_ns(), before, strict=True))
+        return _run(count, worker, machine.rss_bytes(self._worker), office, base)
 
-    async def _of_proxy(self, proxy: Proxy) -> Run:
-        proxy_ns = machine.cpu_ns(proxy.pid)
-        count = await load.send(_load(self._plan, [proxy.port], self._keys))
-        return _run(count, machine.cpu_ns(proxy.pid) - proxy_ns, machine.rss_bytes(proxy.pid))
+    async def _of_proxy(self, proxy: Proxy, others: Field, duration_ms: int) -> Run:
+        """A run of a peer. One that does not answer everything is struck off the field."""
+        cpu_ns = proxy.cpu_ns()
+        asked = _load(self._plan, [proxy.port], proxy.keys(self._keys))
+        count = await load.send(msgspec.structs.replace(asked, duration_ms=duration_ms))
+        if count.others or not count.answers:
+            wrong = ", ".join(f"{number:,} × {status}" for status, number in count.others.items()) or "nothing"
+            others.leave_out(proxy.name, f"it answered {wrong} beside {count.answers:,} × 200")
+        return _run(count, proxy.cpu_ns() - cpu_ns, proxy.rss_bytes())
+
+    def _cpu_ns(self) -> tuple[int, int, int]:
+        """Of worker, office and database."""
+        return machine.cpu_ns(self._worker), machine.cpu_ns(self._office), machine.family_cpu_ns(self._database)
 
     async def _ask(self, plan: load.Plan) -> Count:
         """Load on the gateway, to its end: when all usage is posted."""
@@ -160,13 +181,21 @@ def _load(plan: Plan, ports: list[int], keys: list[str]) -> load.Plan:
     return load.Plan(ports=ports, keys=keys, connections=plan.connections, duration_ms=plan.seconds * 1_000)
 
 
-def _run(count: Count, cpu_ns: int, rss_bytes: int, office_ns: int | None = None) -> Run:
+def _run(
+    count: Count, cpu_ns: int, rss_bytes: int, office_ns: int | None = None, database_ns: int | None = None
+) -> Run:
     asked = max(1, count.answers)
+
+    def each_us(spent_ns: int) -> float:
+        return round(spent_ns / asked / 1_000, 2)
+
     return Run(
         answers=count.answers,
-        cpu_us_per_request=round(cpu_ns / asked / 1_000, 2),
-        office_cpu_us_per_request=None if office_ns is None else round(office_ns / asked / 1_000, 2),
-        rps=round(count.answers * clock.SECOND / count.elapsed_ns),
+        cpu_us_per_request=each_us(cpu_ns),
+        office_cpu_us_per_request=None if office_ns is None else each_us(office_ns),
+        database_cpu_us_per_request=None if database_ns is None else each_us(database_ns),
+        other_answers=sum(count.others.values()),
+        rps=round(count.answers * clock.SECOND / count.elapsed_ns, 1),
         p50_ms=round(count.p50_ns / clock.MS, 3),
         p99_ms=round(count.p99_ns / clock.MS, 3),
         rss_mb=round(rss_bytes / _MEGABYTE, 1),
@@ -178,7 +207,7 @@ def _generator(direct: Count) -> LoadGenerator:
     return LoadGenerator(cpu_us_per_request=run.cpu_us_per_request, rps=run.rps, p50_ms=run.p50_ms, p99_ms=run.p99_ms)
 
 
-async def _conditions(settings: Settings, plan: Plan, pool: Pool, proxy: Proxy | None) -> Conditions:
+async def _conditions(settings: Settings, plan: Plan, pool: Pool, others: Field) -> Conditions:
     return Conditions(
         seconds=plan.seconds,
         runs=plan.runs,
@@ -198,5 +227,5 @@ async def _conditions(settings: Settings, plan: Plan, pool: Pool, proxy: Proxy |
         processor=machine.processor(),
         python=platform.python_version(),
         tokenworks=tokenworks.__version__,
-        nginx=proxy.version if proxy else "",
+        nginx=others.about["nginx"].version if "nginx" in others.about else "",
     )

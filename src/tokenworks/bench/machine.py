@@ -41,10 +41,17 @@ def rss_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def only_child(pid: int) -> int | None:
-    """The one child of a process, once it has one."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if len(children) == 1 else None
+def threads(pid: int) -> int:
+    """Threads of a process."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that come from it, parents before their children."""
+    found = [pid]
+    for each in found:
+        found += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
+    return found
 
 
 def processor() -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(help="Measurements of the product on this machine.", no_args_is_help=True)
 
+PeersOption = Annotated[
+    bool, typer.Option("--peers", help="Beside nginx, Envoy, sglang-router and LiteLLM, installed on first use.")
+]
 RunsOption = Annotated[int, typer.Option(min=1, help="Runs; the median is shown.")]
 
 
@@ -42,13 +45,14 @@ def gateway(
     accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package and a key.")] = 10_000,
     connections: Annotated[int, typer.Option(min=1, max=1_000, help="Requests under way at once.")] = 32,
     runs: RunsOption = 5,
+    peers: PeersOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the gateway as it is sold, in a throw-away system, beside nginx if that is installed."""
+    """Measure the gateway as it is sold, in a throw-away system, beside nginx if that is installed, or all peers."""
     from tokenworks.bench import gateway as measurement
     from tokenworks.cli.bench_gateway import show
 
-    plan = measurement.Plan(seconds=seconds, accounts=accounts, connections=connections, runs=runs)
+    plan = measurement.Plan(seconds=seconds, accounts=accounts, connections=connections, runs=runs, peers=peers)
     _measured(measurement.measure, plan, measurement.FAULTS, show, json=json)
 
 

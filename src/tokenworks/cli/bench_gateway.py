@@ -8,9 +8,20 @@ from tokenworks.cli.bench_books import books_line, spread
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokenworks.bench.field import About
     from tokenworks.bench.figures import Contender, Result
 
-_HEADINGS = ("", "CPU µs per request", "office's CPU µs", "requests/s", "p50 ms", "p99 ms", "memory MB", "metering")
+_HEADINGS = (
+    "",
+    "CPU µs per request",
+    "office's CPU µs",
+    "database's",
+    "requests/s",
+    "p50 ms",
+    "p99 ms",
+    "memory MB",
+    "metering",
+)
 
 
 def show(out: "Console", result: "Result") -> None:
@@ -27,7 +38,14 @@ def show(out: "Console", result: "Result") -> None:
     direct = result.load_generator
     table.add_row(
         Text("load generator alone", style="dim"),
-        *(f"{direct.cpu_us_per_request:.1f}", "", f"{direct.rps:,.0f}", f"{direct.p50_ms:.2f}", f"{direct.p99_ms:.2f}"),
+        *(
+            f"{direct.cpu_us_per_request:.1f}",
+            "",
+            "",
+            f"{direct.rps:,.0f}",
+            f"{direct.p50_ms:.2f}",
+            f"{direct.p99_ms:.2f}",
+        ),
     )
     out.print()
     out.print(table)
@@ -38,10 +56,10 @@ def show(out: "Console", result: "Result") -> None:
 
 def _cells(contender: "Contender") -> list[str]:
     runs = contender.runs
-    office = contender.office_cpu_us_per_request
+    behind = (contender.office_cpu_us_per_request, contender.database_cpu_us_per_request)
     return [
         spread([run.cpu_us_per_request for run in runs], ".1f"),
-        "" if office is None else f"{office:.1f}",
+        *("" if spent is None else f"{spent:.1f}" for spent in behind),
         spread([run.rps for run in runs], ",.0f"),
         f"{contender.p50_ms:.2f}",
         f"{contender.p99_ms:.2f}",
@@ -61,13 +79,21 @@ def _under(result: "Result") -> list[str]:
         f"{given.database['fsync']}, {given.fdatasync_us:,} µs for one; {given.cores} cores of {given.processor}, "
         "shared by all."
     )
-    nginx = f"nginx {given.nginx}, a plain proxy." if given.nginx else "nginx is not installed here: not measured."
     leases = (
         f"Warm accounts: {result.leases_per_1000_requests:.2f} leases per 1,000 requests, slices of at most "
         f"{result.slice_percent_max:.2f} % of a bucket. A lease takes {result.lease_rtt_p50_ms:.2f} ms (p50), a bare "
         f"NATS request {result.nats_rtt_p50_ms:.2f} ms."
     )
-    return [runs, system, nginx, leases]
+    return [runs, system, *peers_lines(result.peers, result.left_out), leases]
+
+
+def peers_lines(peers: "dict[str, About]", left_out: dict[str, str]) -> list[str]:
+    """What each peer runs with and without, and why one is left out."""
+    ran = [
+        f"{name} {about.version}: {about.workers}; threads: {about.threads}. Off: {', '.join(about.off)}."
+        for name, about in peers.items()
+    ]
+    return ran + [f"[yellow]{name} is left out:[/] {why}." for name, why in left_out.items()]
 
 
 def _findings(result: "Result") -> list[str]:
