@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from gateway_bench import BODY, PATH, Bench, bench
-from stand_in_office import SECRET, StandInOffice, bucket
+from stand_in_office import SECRET, StandInOffice, bucket, catalog, endpoint
 from supplier import held, status, whole
 from tokenworks.base import clock
 from tokenworks.core.limits import Limits
 from tokenworks.core.tiers import TIERS
 from tokenworks.core.wire import KeyChanged
+from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.exchange import Drained
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.peers import Peers
@@ -222,6 +223,16 @@ async def test_no_endpoint_ever_runs_more_than_its_places(tmp_path: Path, places
         assert [answer.status_code for answer in answers] == [200] * 30
         assert max(seen) <= places
         assert gateway.gateway.queues.lines == {}
+
+
+def test_an_endpoint_has_its_limit_whatever_its_model_is_offered_for() -> None:
+    in_use = CatalogInUse(1_000)
+    assert in_use.concurrency_max == {}
+    limited = msgspec.structs.replace(endpoint("http://x/v1"), concurrency_max=3)
+    plain = catalog(limited, endpoint("http://x/v1", "ep_2"))
+    models = {"m": msgspec.structs.replace(plain.models["m"], apis=("embeddings",))}
+    in_use.take(msgspec.structs.replace(plain, models=models))
+    assert in_use.concurrency_max == {"ep_1": 3}
 
 
 async def test_places_are_shared_by_the_workers_that_live() -> None:

@@ -55,7 +55,7 @@ class CatalogInUse:
     @property
     def concurrency_max(self) -> dict[str, int]:
         """The endpoints that may run only so many requests at once."""
-        each = [endpoint for route in self._routes.values() for endpoint in route.endpoints]
+        each = self._catalog.endpoints if self._catalog is not None else ()
         return {endpoint.id: endpoint.concurrency_max for endpoint in each if endpoint.concurrency_max}
 
     def take(self, catalog: Catalog) -> bool:
