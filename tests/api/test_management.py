@@ -178,6 +178,27 @@ async def test_an_endpoint_is_added_changed_and_never_shows_its_key(office: Offi
     assert office.told.catalogs == 2
 
 
+async def test_a_model_says_what_it_is_offered_on_and_an_endpoint_what_it_speaks(office: Office) -> None:
+    await office.post("/suppliers", {"id": "sup", "name": "Works", "currency": "CNY"})
+    image = {"tokens_max": 1_445, "tokens_low": 85, "tile_pixels": 512, "tokens_per_tile": 170, "tokens_base": 85}
+    told = {"apis": ["chat", "embeddings"], "image": image | {"urls": True}, "thinking": "effort"}
+    model = await office.post("/models", {"id": "all", "context_window": 2_048} | told)
+    assert {name: model[name] for name in told} == told
+    plain = await office.post("/models", {"id": "plain", "context_window": 2_048})
+    assert (plain["apis"], plain["image"], plain["thinking"]) == (["chat"], None, "none")
+    added = await office.post("/endpoints", ENDPOINT | {"model": "all", "dialect": "anthropic"})
+    assert added["dialect"] == "anthropic"
+    for body, field in (
+        ({"apis": ["chats"]}, None),
+        ({"apis": []}, "apis"),
+        ({"image": {"tokens_max": 0}}, "image"),
+        ({"thinking": "deep"}, None),
+    ):
+        error = (await office.post("/models", {"id": "other", "context_window": 2_048} | body, 400))["error"]
+        assert error["code"] == "invalid_value"
+        assert field is None or error["field"] == field
+
+
 async def test_refusals_have_one_shape(office: Office) -> None:
     await office.furnished()
     cases = [

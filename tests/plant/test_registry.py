@@ -8,7 +8,7 @@ import pytest
 
 from tokenworks.base.database import Pool
 from tokenworks.base.vault import Vault
-from tokenworks.core.bounds import InputBound
+from tokenworks.core.bounds import ImageBound, InputBound
 from tokenworks.core.commands import CommandCode, CommandRefused
 from tokenworks.core.networks import parse_networks
 from tokenworks.core.snapshot import Model
@@ -18,7 +18,18 @@ from tokenworks.plant.registry import EndpointRecord
 from tokenworks.supply import suppliers
 from tokenworks.supply.suppliers import Supplier
 
-MODEL = Model("Org/m-1", 4096, 1024, "Org", 1_700_000_000, InputBound(1, 2, 3, 400), 3)
+MODEL = Model(
+    "Org/m-1",
+    4096,
+    1024,
+    "Org",
+    1_700_000_000,
+    InputBound(1, 2, 3, 400),
+    3,
+    apis=("chat", "completions"),
+    image=ImageBound(1_445, 85, 512, 170, 85, urls=True),
+    thinking="budget",
+)
 ENDPOINT = EndpointRecord(
     id="e1",
     site="main",
@@ -29,6 +40,7 @@ ENDPOINT = EndpointRecord(
     sealed_key="",
     purchase_tariff_id="e1",
     disconnect="drain",
+    dialect="anthropic",
     state="in_service",
     created_at_ns=5,
 )
@@ -145,6 +157,10 @@ async def test_what_is_refused(database: Pool, vault: Vault) -> None:
             changed(MODEL, id="a b"),
             changed(MODEL, id="n", context_window=0),
             changed(MODEL, output_max=5000),
+            changed(MODEL, apis=()),
+            changed(MODEL, apis=("chat", "chat")),
+            changed(MODEL, image=ImageBound(0)),
+            changed(MODEL, image=ImageBound(9, tokens_low=-1)),
         ):
             with pytest.raises(CommandRefused) as refused:
                 await models.add(connection, model)

@@ -174,6 +174,7 @@ def add_endpoint(
     input_price: Annotated[str, typer.Option(help=_PRICE.format("input"))],
     output_price: Annotated[str, typer.Option(help=_PRICE.format("output"))],
     cached_input_price: Annotated[str, typer.Option(help=_PRICE.format("cached input"), show_default="as input")] = "",
+    cache_write_price: Annotated[str, typer.Option(help=_PRICE.format("cache write"), show_default="as input")] = "",
     endpoint_id: Annotated[str, typer.Option("--id", metavar="ID", help="Its id.", show_default="a new one")] = "",
     upstream_model: Annotated[
         str, typer.Option(metavar="NAME", help="The endpoint's own name of the model.", show_default="as --model")
@@ -196,6 +197,7 @@ def add_endpoint(
 ) -> None:
     """Add an endpoint; gateways use it at once, without a restart."""
     bought = {"input": input_price, "output": output_price, "cached_input": cached_input_price}
+    bought["cache_write"] = cache_write_price
     purchase = {name: values.currency_price(text, _option(name)) for name, text in bought.items() if text}
     offered = [api.value for api in apis or ()]
     described = {"context_window": context_window, "output_max": output_max, "owned_by": owned_by, "apis": offered}
