@@ -120,6 +120,19 @@ async def test_what_tools_are_called_with_is_judged_whatever_its_shape(tmp_path:
         assert reasons(events) == ["content_filter"]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_fields_that_nobody_knows_are_judged(tmp_path: Path, is_stream: bool) -> None:
+    said = {"role": "assistant", "content": "ok", "reasoning_details": [{"text": "go there now"}]}
+    async with with_list(tmp_path, "there") as gateway:
+        if is_stream:
+            gateway.supplier.script(raw(STREAM_HEAD + chunk(event(said)) + chunk(DONE) + b"0\r\n\r\n", keep=True))
+            answered, _ = await gateway.ask_stream()
+        else:
+            gateway.supplier.script(ok({"choices": [{"message": said, "finish_reason": "stop"}]}))
+            answered = await gateway.ask()
+        assert ("there" in answered.text, "content_filter" in answered.text) == (False, True)
+
+
 async def test_models_that_are_not_named_are_not_judged(tmp_path: Path) -> None:
     async with with_list(tmp_path, "hello", safety_models="other another") as gateway:
         assert (await gateway.ask()).status_code == 200

@@ -18,8 +18,6 @@ _Count = Annotated[int, Meta(le=1 << 53)]
 # What decoders raise for bytes that somebody else chose.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
-# Numbers of pieces of text: the fields of a delta come first, then tools.
-_TOOLS = 8
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -61,22 +59,29 @@ class Text(msgspec.Struct):
         )
         return [part for field in fields if field is not _NULL and (part := bytes(field)) not in _NOTHING]
 
-    def texts(self) -> list[tuple[int, str]]:
-        """What is said, with the number of what it is a piece of: a field, or the arguments of one of several tools."""
-        found: list[tuple[int, str]] = []
-        for number, part in enumerate((self.content, self.reasoning_content, self.reasoning, self.refusal)):
-            if part is not _NULL and (text := strings(bytes(part))):
-                found.append((number, text))
-        if self.function_call is not _NULL:
-            found.append((_TOOLS - 1, strings(bytes(self.function_call))))
-        if self.tool_calls is not _NULL:
-            found += _said_to_tools(bytes(self.tool_calls))
-        return found
-
 
 class _Call(msgspec.Struct):
     index: int = 0
     function: Raw = _NULL
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a choice says in one event, by field, tools apart; and whether it is its end."""
+
+    index: int
+    texts: list[tuple[str, str]]
+    is_over: bool
+
+
+class _SayingChoice(msgspec.Struct):
+    index: int = 0
+    delta: dict[str, Raw] | None = None
+    message: dict[str, Raw] | None = None
+    finish_reason: str | None = None
+
+
+class _Saying(msgspec.Struct):
+    choices: list[_SayingChoice] | None = None
 
 
 class _StreamChoice(msgspec.Struct):
@@ -166,6 +171,7 @@ class FlatErrorAnswer(_Error):
 _usage = msgspec.json.Decoder(_Usage).decode
 _text = msgspec.json.Decoder(str).decode
 _any = msgspec.json.Decoder().decode
+_saying = msgspec.json.Decoder(_Saying).decode
 _calls = msgspec.json.Decoder(list[_Call]).decode
 stream_chunk = msgspec.json.Decoder(StreamChunk).decode
 _cut = msgspec.json.Decoder(_Cut).decode
@@ -187,12 +193,30 @@ def reported(raw: Raw) -> Reported | None:
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning, cache_write)
 
 
-def _said_to_tools(part: bytes) -> list[tuple[int, str]]:
+def said(data: bytes) -> list[Said]:
+    """What each choice of an event, or of a whole answer, says: all its fields, also those that nobody knows."""
+    return [
+        Said(choice.index, _texts(choice.delta or choice.message or {}), choice.finish_reason is not None)
+        for choice in _saying(data).choices or ()
+    ]
+
+
+def _texts(fields: dict[str, Raw]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, raw in fields.items():
+        if name == "tool_calls":
+            found += _said_to_tools(bytes(raw))
+        elif name != "role" and (text := strings(bytes(raw))):
+            found.append((name, text))
+    return found
+
+
+def _said_to_tools(part: bytes) -> list[tuple[str, str]]:
     """What each tool is called with; what cannot be told apart is one text."""
     try:
-        return [(_TOOLS + call.index, strings(bytes(call.function))) for call in _calls(part)]
+        return [(f"tool {call.index}", strings(bytes(call.function))) for call in _calls(part)]
     except UNREADABLE:
-        return [(_TOOLS, strings(part))]
+        return [("tool", strings(part))]
 
 
 def cut_event(data: bytes, choices: Iterable[int], code: str, reason: str = "length") -> bytes:

@@ -15,7 +15,7 @@ from tokenworks.gateway.sse import Event
 from tokenworks.gateway.upstream import Upstream
 
 _DONE = b"[DONE]"
-_Key = tuple[int, int]
+_Key = tuple[int, str]
 
 
 class _Said(msgspec.Struct):
@@ -73,12 +73,11 @@ class Screen:
 
     async def whole(self, body: bytes) -> bool:
         """Whether an unstreamed answer may be passed on; raises one of `reading.UNREADABLE` where it is none."""
-        for index, choice in enumerate(reading.whole_answer(body).choices):
-            for part in choice.message.parts():
-                text = reading.strings(part)
+        for choice in reading.said(body):
+            for _, text in choice.texts:
                 if self._safety.keywords.find(keywords.plain(text), is_whole=True) >= 0:
                     return False
-                if not await self._safety.allows(self._asker, index, "", text, is_last=True):
+                if not await self._safety.allows(self._asker, choice.index, "", text, is_last=True):
                     return False
         return True
 
@@ -90,19 +89,18 @@ class Screen:
             self._end_all()
             return ()
         try:
-            chunk = reading.stream_chunk(event.data)
+            choices = reading.said(event.data)
         except reading.UNREADABLE:
             return ()
         until: list[tuple[_Key, int]] = []
-        for choice in chunk.choices or ():
-            if choice.delta is not None:
-                for field, text in choice.delta.texts():
-                    said = self._said.setdefault((choice.index, field), _Said())
-                    if said.judged == said.end:
-                        self._since_ns = clock.boot_ns()
-                    said.text += text
-                    until.append(((choice.index, field), said.end))
-            if choice.finish_reason is not None:
+        for choice in choices:
+            for field, text in choice.texts:
+                said = self._said.setdefault((choice.index, field), _Said())
+                if said.judged == said.end:
+                    self._since_ns = clock.boot_ns()
+                said.text += text
+                until.append(((choice.index, field), said.end))
+            if choice.is_over:
                 for (index, _), said in self._said.items():
                     said.is_over = said.is_over or index == choice.index
         return tuple(until)
