@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
@@ -32,17 +32,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tokenworks.bench.endpoint", description="Endpoints of a measurement.")
     parser.add_argument("--listen-fd", type=int, action="append", required=True, help="listening socket; repeat")
     given = parser.parse_args()
-    uvloop.run(_serve([socket.socket(fileno=number) for number in given.listen_fd]))
+    whole = answer()
+    uvloop.run(serve([socket.socket(fileno=number) for number in given.listen_fd], lambda: Endpoint(whole)))
 
 
 @asynccontextmanager
-async def running(count: int) -> AsyncGenerator[list[int]]:
-    """So many endpoints in a process of their own; gives their ports on loopback."""
+async def running(count: int, name: str = __name__, options: tuple[str, ...] = ()) -> AsyncGenerator[list[int]]:
+    """So many endpoints in a process of their own, of this module or the one with this name; gives their ports."""
     async with AsyncExitStack() as stack:
         listeners = [stack.enter_context(await ports.listen("127.0.0.1", 0, "")) for _ in range(count)]
         numbers = tuple(listener.fileno() for listener in listeners)
         arguments = [part for number in numbers for part in ("--listen-fd", str(number))]
-        program = module("tokenworks.bench.endpoint", *arguments, descriptors=numbers)
+        program = module(name, *arguments, *options, descriptors=numbers)
         process = await processes.spawn(program)
         stack.push_async_callback(processes.stop, process, program.stop_signal, _STOP_PATIENCE_MS)
         yield [ports.port_of(listener) for listener in listeners]
@@ -94,11 +95,11 @@ def _body(text: str) -> bytes:
     return json.dumps(completion, separators=(",", ":")).encode()
 
 
-async def _serve(listeners: list[socket.socket]) -> None:
+async def serve(listeners: list[socket.socket], connected: Callable[[], asyncio.Protocol]) -> None:
+    """Accept connections until the process is ended."""
     loop = asyncio.get_running_loop()
-    whole = answer()
     for listener in listeners:
-        await loop.create_server(lambda: Endpoint(whole), sock=listener, backlog=BACKLOG)
+        await loop.create_server(connected, sock=listener, backlog=BACKLOG)
     await asyncio.Event().wait()
 
 

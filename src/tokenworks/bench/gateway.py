@@ -28,6 +28,7 @@ from tokenworks.bench.field import Field, Where
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.proxy import Proxy
+from tokenworks.bench.subject import Subject, customers
 
 ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault)
@@ -79,7 +80,8 @@ async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> R
             direct = await load.send(_load(plan, ports, ["no-key"]))
             with OfficeClient(address(settings)) as office:
                 books.catalog(office, ports)
-            bench = _Bench(plan, pool, running, await _customers(pool, plan.accounts, told), told)
+            told(f"Making {plan.accounts:,} customers, each with a package and a key")
+            bench = _Bench(plan, pool, Subject(running), await customers(pool, plan.accounts), told)
             contenders = await bench.contenders(others)
             told("Asking for leases")
             leases = await leasing.figures(settings, pool, running.addresses["nats"], bench.warm_ns)
@@ -108,7 +110,7 @@ async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> R
 class _Bench:
     """The system under test with everybody who uses it, and what it has answered so far."""
 
-    def __init__(self, plan: Plan, pool: Pool, running: claim.Running, keys: list[str], told: Told) -> None:
+    def __init__(self, plan: Plan, pool: Pool, subject: Subject, keys: list[str], told: Told) -> None:
         self.answers = 0
         self.warm_ns = 0
         self.others: Counter[str] = Counter()
@@ -116,15 +118,12 @@ class _Bench:
         self._pool = pool
         self._keys = keys
         self._told = told
-        self._worker = running.pids["worker-0"]
-        self._office = running.pids["office"]
-        self._database = running.pids["postgres"]
-        self._port = int(running.addresses["gateway"].rpartition(":")[2])
+        self._subject = subject
 
     async def contenders(self, others: Field) -> dict[str, Contender]:
         """Warm up, then let the contenders run in turn."""
         self._told("Warming up")
-        ramp = _load(self._plan, [self._port], self._keys)
+        ramp = _load(self._plan, [self._subject.port], self._keys)
         await self._ask(msgspec.structs.replace(ramp, duration_ms=0))
         await self._ask(ramp)
         self.warm_ns = clock.wall_ns()
@@ -141,10 +140,10 @@ class _Bench:
         return {name: together(mine, metering=name == "tokenworks") for name, mine in runs.items() if name in ran}
 
     async def _of_gateway(self) -> Run:
-        before = self._cpu_ns()
-        count = await self._ask(_load(self._plan, [self._port], self._keys))
-        worker, office, base = (after - earlier for after, earlier in zip(self._cpu_ns(), before, strict=True))
-        return _run(count, worker, machine.rss_bytes(self._worker), office, base)
+        before = self._subject.cpu_ns()
+        count = await self._ask(_load(self._plan, [self._subject.port], self._keys))
+        worker, office, base = (after - earlier for after, earlier in zip(self._subject.cpu_ns(), before, strict=True))
+        return _run(count, worker, self._subject.rss_bytes(), office, base)
 
     async def _of_proxy(self, proxy: Proxy, others: Field, duration_ms: int) -> Run:
         """A run of a peer. One that does not answer everything is struck off the field."""
@@ -156,10 +155,6 @@ class _Bench:
             others.leave_out(proxy.name, f"it answered {wrong} beside {count.answers:,} × 200")
         return _run(count, proxy.cpu_ns() - cpu_ns, proxy.rss_bytes())
 
-    def _cpu_ns(self) -> tuple[int, int, int]:
-        """Of worker, office and database."""
-        return machine.cpu_ns(self._worker), machine.cpu_ns(self._office), machine.family_cpu_ns(self._database)
-
     async def _ask(self, plan: load.Plan) -> Count:
         """Load on the gateway, to its end: when all usage is posted."""
         count = await load.send(plan)
@@ -167,14 +162,6 @@ class _Bench:
         self.others.update(count.others)
         await books.posted(self._pool, self.answers)
         return count
-
-
-async def _customers(pool: Pool, count: int, told: Told) -> list[str]:
-    secrets: list[str] = []
-    told(f"Making {count:,} customers, each with a package and a key")
-    async for batch in books.customers(pool, count):
-        secrets += [buyer.secret for buyer in batch]
-    return secrets
 
 
 def _load(plan: Plan, ports: list[int], keys: list[str]) -> load.Plan:

@@ -25,7 +25,7 @@ from tokenworks.bench.python import module
 _DRAWS = 1 << 17
 _PATIENCE_S = 60
 _PROMPT = "Write two sentences about a town where words come out of the tap like water, and end with a question."
-_BODY = msgspec.json.encode({"model": MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 128})
+_ASKED = {"model": MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 128}
 
 
 class LoadFault(Exception):
@@ -75,13 +75,14 @@ def main() -> int:
     return 0
 
 
-def request(key: str) -> bytes:
+def request(key: str, **changes: object) -> bytes:
     """The bytes of the one request that a key sends."""
+    body = msgspec.json.encode(_ASKED | changes)
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(_BODY)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + _BODY
+    return head.encode() + body
 
 
 def by_zipf(count: int, draws: int) -> list[int]:

@@ -4,6 +4,7 @@ Read from Linux's /proc; times of a process include all its threads and none of 
 """
 
 import os
+import resource
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,13 @@ def descendants(pid: int) -> list[int]:
     for each in found:
         found += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
     return found
+
+
+def allow_descriptors() -> int:
+    """Let this process have as many descriptors as the machine allows, and say how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def processor() -> str:

@@ -57,6 +57,38 @@ def gateway(
 
 
 @bench.command()
+def stream(
+    seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 10,
+    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package and a key.")] = 10_000,
+    streams: Annotated[int, typer.Option(min=2, max=10_000, help="Streams at once.")] = 300,
+    chunks: Annotated[int, typer.Option(min=2, max=1_000, help="Chunks of a stream.")] = 64,
+    interval_ms: Annotated[int, typer.Option(min=1, max=10_000, help="Time between two chunks.")] = 20,
+    open_streams: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Streams to hold open on the worker at the end.")
+    ] = 0,
+    runs: RunsOption = 5,
+    peers: PeersOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure streams relayed by the gateway as it is sold, beside nginx if that is installed, or all peers."""
+    from tokenworks.bench import gateway as measurement
+    from tokenworks.bench import streams as of_streams
+    from tokenworks.cli.bench_stream import show
+
+    plan = of_streams.Plan(
+        seconds=seconds,
+        accounts=accounts,
+        streams=streams,
+        chunks=chunks,
+        interval_ms=interval_ms,
+        runs=runs,
+        open_streams=open_streams,
+        peers=peers,
+    )
+    _measured(of_streams.measure, plan, measurement.FAULTS, show, json=json)
+
+
+@bench.command()
 def ledger(
     seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 5,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts, drawn by Zipf's law.")] = 10_000,

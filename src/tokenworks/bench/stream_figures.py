@@ -1,0 +1,128 @@
+"""What a measurement of streams finds out, as records.
+
+Durations here are for people who compare, so they are floats; no amount is among them.
+"""
+
+from statistics import median
+
+import msgspec
+
+from tokenworks.bench.conditions import Machine
+from tokenworks.bench.field import About
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """A time to the first event, in milliseconds: of half the streams, and of all but one in a hundred."""
+
+    p50: float
+    p99: float
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one contender: its cost at full load, and its times at half load beside the endpoints' own."""
+
+    streams: int
+    cpu_us_per_chunk: float
+    office_cpu_us_per_chunk: float | None = None
+    database_cpu_us_per_chunk: float | None = None
+    chunks_per_s: float
+    ttft_ms: Times
+    ttft_added_ms: Times
+    rss_mb: float
+    other_answers: int
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """The medians of a contender's runs, and the runs. `metering`: it charges for what it serves.
+
+    `ttft_added_ms` is its time to the first event less that of the endpoints asked directly just before, at half load.
+    """
+
+    cpu_us_per_chunk: float
+    office_cpu_us_per_chunk: float | None
+    database_cpu_us_per_chunk: float | None
+    chunks_per_s: float
+    ttft_added_ms: Times
+    rss_mb: float
+    metering: bool
+    runs: tuple[Run, ...]
+
+
+class OpenStreams(msgspec.Struct, frozen=True, kw_only=True):
+    """Streams open on one worker at once, and its memory before and with them. `other_answers`: those that failed."""
+
+    asked: int
+    open_max: int
+    before_mb: float
+    rss_mb: float
+    other_answers: int
+
+
+class LoadGenerator(msgspec.Struct, frozen=True, kw_only=True):
+    """The load generator against the endpoints, with nothing between them, at full load."""
+
+    cpu_us_per_chunk: float
+    chunks_per_s: float
+    ttft_ms: Times
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the figures depend on."""
+
+    seconds: int
+    runs: int
+    accounts: int
+    streams: int
+    chunks: int
+    interval_ms: int
+    skew: str
+    endpoints: int
+    workers: int
+    durability: str
+    machine: Machine
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole measurement. `answers` are whole answers of the gateway, `records` finished usage records."""
+
+    contenders: dict[str, Contender]
+    peers: dict[str, About]
+    left_out: dict[str, str]
+    open_streams: OpenStreams | None
+    load_generator: LoadGenerator
+    conditions: Conditions
+    answers: int
+    records: int
+    other_answers: dict[str, int]
+    verified: bool
+    failed_checks: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Every stream was served whole, every answer is in the books once, and the books hold."""
+        return self.verified and self.answers == self.records and not self.other_answers
+
+
+def together(runs: list[Run], *, metering: bool) -> Contender:
+    """The median of each figure over the runs."""
+    return Contender(
+        cpu_us_per_chunk=_median([run.cpu_us_per_chunk for run in runs]),
+        office_cpu_us_per_chunk=_median_known([run.office_cpu_us_per_chunk for run in runs]),
+        database_cpu_us_per_chunk=_median_known([run.database_cpu_us_per_chunk for run in runs]),
+        chunks_per_s=_median([run.chunks_per_s for run in runs]),
+        ttft_added_ms=Times(
+            p50=_median([run.ttft_added_ms.p50 for run in runs]), p99=_median([run.ttft_added_ms.p99 for run in runs])
+        ),
+        rss_mb=_median([run.rss_mb for run in runs]),
+        metering=metering,
+        runs=tuple(runs),
+    )
+
+
+def _median_known(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _median(known) if known else None
+
+
+def _median(values: list[float]) -> float:
+    return round(median(values), 3)

@@ -1,0 +1,31 @@
+"""The system under test as a measurement of the gateway sees it: what its processes cost, and who its customers are."""
+
+from tokenworks.app import claim
+from tokenworks.base.database import Pool
+from tokenworks.bench import books, machine
+
+
+class Subject:
+    """A running system of one worker."""
+
+    def __init__(self, running: claim.Running) -> None:
+        self.port = int(running.addresses["gateway"].rpartition(":")[2])
+        self._worker = running.pids["worker-0"]
+        self._office = running.pids["office"]
+        self._database = running.pids["postgres"]
+
+    def cpu_ns(self) -> tuple[int, int, int]:
+        """CPU time so far of worker, office and database."""
+        return machine.cpu_ns(self._worker), machine.cpu_ns(self._office), machine.family_cpu_ns(self._database)
+
+    def rss_bytes(self) -> int:
+        """Memory of the worker."""
+        return machine.rss_bytes(self._worker)
+
+
+async def customers(pool: Pool, count: int) -> list[str]:
+    """Make so many customers, each with a package and a key; gives the keys."""
+    secrets: list[str] = []
+    async for batch in books.customers(pool, count):
+        secrets += [buyer.secret for buyer in batch]
+    return secrets
