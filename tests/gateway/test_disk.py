@@ -13,7 +13,7 @@ from tokenworks.base.bus import Bus
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import JournalDamaged, damaged_journals, list_journals
 from tokenworks.core.journal import Closing, Opening
-from tokenworks.gateway.succession import succeed
+from tokenworks.shipping.succession import succeed
 
 REQUESTS_MAX = 2_000
 

@@ -15,7 +15,7 @@ from supplier import usage, whole
 from tokenworks.core.bounds import Image, ImageBound, image_tokens
 from tokenworks.core.journal import Opening
 from tokenworks.core.usage import Tokens
-from tokenworks.gateway.images import Given, seen
+from tokenworks.dialects.images import Given, seen
 
 BOUND = ImageBound(1_000, tokens_low=85, tile_pixels=100, tokens_per_tile=10, tokens_base=5)
 WHERE = "https://pictures.example/1.png"

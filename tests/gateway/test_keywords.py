@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from supplier import event
 from tokenworks.base.config import Settings
 from tokenworks.core.snapshot import Key
+from tokenworks.dialects.sse import Event, Splitter
 from tokenworks.gateway import keywords
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.keywords import Keywords, KeywordsFault
 from tokenworks.gateway.safety import Asker, Safety
 from tokenworks.gateway.screen import Screen
-from tokenworks.gateway.sse import Event, Splitter
 
 LIST = Keywords(["bad word", "Worse", "坏话", "a b", "c++"])
 FOUND = {

@@ -11,7 +11,7 @@ from stand_in_office import bucket
 from supplier import DONE, STREAM_HEAD, chunk, event, raw, stream, usage, whole
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import Tokens
-from tokenworks.gateway.receipt import charged_fields, with_charges
+from tokenworks.dialects.receipt import charged_fields, with_charges
 
 NANO = 1_000_000_000
 

@@ -14,7 +14,7 @@ from gateway_bench import BODY, COUNTED_INPUT, INPUT_MAX, Bench, bench, summary
 from supplier import DONE, STREAM_HEAD, Act, chunk, event, raw, stuck_stream
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.usage import Tokens
-from tokenworks.gateway.responses_request import Read, parse
+from tokenworks.dialects.responses_request import Read, parse
 
 PATH = "/v1/responses"
 ASK: dict[str, Any] = {"model": "m", "input": "Say hello.", "max_output_tokens": 20}

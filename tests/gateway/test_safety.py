@@ -31,7 +31,7 @@ from supplier import (
     whole,
 )
 from tokenworks.core.usage import Tokens
-from tokenworks.gateway import reading
+from tokenworks.dialects import reading
 
 FILTER = ("content_filter", "usage_missing")
 COUNT = Tokens(input=COUNTED_INPUT)

@@ -27,8 +27,8 @@ from tokenworks.core.journal import (
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import NONE, Tokens
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.gateway.shipper import Shipper
-from tokenworks.gateway.succession import left_open, succeed
+from tokenworks.shipping.shipper import Shipper
+from tokenworks.shipping.succession import left_open, succeed
 
 USED = Tokens(10, output=5)
 CHARGE = Charge(1, "bkt_1", "personal@1", "token", USED, 15)

@@ -19,8 +19,8 @@ from tokenworks.base.config import Settings
 from tokenworks.base.journal import Disk
 from tokenworks.core import wire
 from tokenworks.core.snapshot import Catalog
-from tokenworks.gateway.office import BusOffice
 from tokenworks.gateway.worker import Worker
+from tokenworks.shipping.office import BusOffice
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
 DISK = Disk()

@@ -23,12 +23,14 @@ from tokenworks.core.leasing import LeaseReply
 from tokenworks.core.purse import Purse, Slice
 from tokenworks.core.tariff import Rate
 from tokenworks.core.usage import Tokens
-from tokenworks.gateway import charge, pipeline, reading, succession
+from tokenworks.dialects import reading
+from tokenworks.gateway import charge, pipeline
 from tokenworks.gateway.holding import Sent
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.lending import Lending
 from tokenworks.gateway.records import Records
-from tokenworks.gateway.shipper import Shipper
+from tokenworks.shipping import succession
+from tokenworks.shipping.shipper import Shipper
 
 Plant = Callable[[], contextlib.AbstractContextManager[None]]
 BUGS: dict[str, Plant] = {}

@@ -13,7 +13,7 @@ from tokenworks.core.metering import Known
 from tokenworks.core.standing import OpenLease, Standing
 from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.gateway.records import Records
-from tokenworks.gateway.shipper import Shipper
+from tokenworks.shipping.shipper import Shipper
 from tokenworks.sim import posting
 from tokenworks.sim.store import Store
 

@@ -18,8 +18,8 @@ from tokenworks.bench import machine
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.python import module
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.gateway.office import BusOffice
-from tokenworks.gateway.shipper import Shipper
+from tokenworks.shipping.office import BusOffice
+from tokenworks.shipping.shipper import Shipper
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

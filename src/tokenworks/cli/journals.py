@@ -16,7 +16,7 @@ from tokenworks.cli.command import JsonOption, group
 from tokenworks.cli.faults import CommandFault, told
 
 if TYPE_CHECKING:
-    from tokenworks.gateway.salvage import Damage, Unproven
+    from tokenworks.shipping.salvage import Damage, Unproven
 
 journals = group("Journals of gateway workers on this machine, and what is left of damaged ones.")
 
@@ -36,7 +36,7 @@ def list_journals(json: JsonOption = False) -> None:
     """List the journals on this disk: running, dead, finished and kept, damaged, salvaged."""
     from tokenworks.base import config
     from tokenworks.cli import render
-    from tokenworks.gateway import salvage
+    from tokenworks.shipping import salvage
 
     with _explained():
         found = [msgspec.to_builtins(each) for each in salvage.standings(config.load().journal_dir)]
@@ -50,7 +50,7 @@ def list_journals(json: JsonOption = False) -> None:
 def show_journal(journal_id: str, json: JsonOption = False) -> None:
     """Show what is wrong with a damaged journal, and what of it could not be posted."""
     from tokenworks.base import config
-    from tokenworks.gateway import salvage
+    from tokenworks.shipping import salvage
 
     with _explained():
         found = salvage.damage(config.load().journal_dir, journal_id)
@@ -70,7 +70,7 @@ def salvage_journal(
 ) -> None:
     """Book what could not be posted of a damaged journal as our loss; what it cost stays owed to the suppliers."""
     from tokenworks.base import config
-    from tokenworks.gateway import salvage
+    from tokenworks.shipping import salvage
 
     with _explained():
         booked = salvage.book(config.load(), journal_id, legal_entity)

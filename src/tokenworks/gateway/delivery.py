@@ -19,14 +19,14 @@ from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.core.tariff import Tariff, cost
 from tokenworks.core.usage import NONE, Reported, Tokens
+from tokenworks.dialects.chat import ChatRequest
+from tokenworks.dialects.other import Speech
 from tokenworks.gateway.catalog import CatalogInUse, Route
-from tokenworks.gateway.chat import ChatRequest
 from tokenworks.gateway.exchange import Exchange
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
-from tokenworks.gateway.other import Speech
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.records import Records
 from tokenworks.gateway.safety import Safety

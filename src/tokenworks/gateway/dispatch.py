@@ -7,11 +7,11 @@ among endpoints is `grid.dispatch`'s, whose turn it is `grid.queue`'s.
 from tokenworks.base import clock, log
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Endpoint
-from tokenworks.gateway import answers, anthropic_body, chat, reading
-from tokenworks.gateway.anthropic_answer import AnthropicSpeech
+from tokenworks.dialects import answers, anthropic_body, chat, reading
+from tokenworks.dialects.anthropic_answer import AnthropicSpeech
+from tokenworks.dialects.messages import Messages
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
-from tokenworks.gateway.messages import Messages
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
 
 _log = log.get(__name__)

@@ -9,8 +9,8 @@ from typing import Protocol
 import msgspec
 
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.gateway import answers
-from tokenworks.gateway.dialect import Dialect, dialect_of
+from tokenworks.dialects import answers
+from tokenworks.dialects.dialect import Dialect, dialect_of
 from tokenworks.gateway.flow import Interrupt
 from tokenworks.gateway.grant import Grant
 

@@ -14,9 +14,9 @@ from tokenworks.base import log
 from tokenworks.base.config import Settings
 from tokenworks.core.snapshot import Endpoint
 from tokenworks.core.tariff import Rate
+from tokenworks.dialects.reading import UNREADABLE
 from tokenworks.gateway.flow import Errands, Flow, Interrupt, Wait
 from tokenworks.gateway.pools import Upstreams
-from tokenworks.gateway.reading import UNREADABLE
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
 
 _ANSWER_BYTES_MAX = 64 << 10

@@ -17,7 +17,7 @@ from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.core.wire import KeyChanged
 from tokenworks.gateway.flow import Errands, Wait, resolve_each
-from tokenworks.gateway.office import Office
+from tokenworks.shipping.office import Office
 
 _MISSING = Refusal(Code.KEY_MISSING, "No API key was given. Send the header `Authorization: Bearer sk-tw-…`.")
 _INVALID = Refusal(Code.KEY_INVALID, "This API key is not known. Check it, or create one in the portal.")

@@ -20,7 +20,7 @@ from tokenworks.core.wire import Recall
 from tokenworks.gateway.flow import Errands, Wait
 from tokenworks.gateway.holding import NOTHING, Ask, Holding, Line, Pace
 from tokenworks.gateway.lending import RENEWAL_PAUSE_NS, Append, Lending
-from tokenworks.gateway.office import Office
+from tokenworks.shipping.office import Office
 
 # What is left of a slice, or of its time, when the next one is asked for: a quarter.
 _EARLY = 4

@@ -22,7 +22,7 @@ from tokenworks.core.purse import Reservation, Slice
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.holding import NOTHING, Ask, Holding, Line, Sent
-from tokenworks.gateway.office import Office
+from tokenworks.shipping.office import Office
 
 RENEWAL_PAUSE_NS = 50 * clock.MS
 

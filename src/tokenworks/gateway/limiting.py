@@ -11,8 +11,8 @@ from tokenworks.core.purse import Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.core.tariff import Tariff
-from tokenworks.gateway import messages
-from tokenworks.gateway.chat import ChatRequest
+from tokenworks.dialects import messages
+from tokenworks.dialects.chat import ChatRequest
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.exchange import Exchange
 from tokenworks.gateway.grant import Grant, refusal_of, reserved_in

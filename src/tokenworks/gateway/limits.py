@@ -19,7 +19,7 @@ from tokenworks.core.wire import LimitCounts
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.grant import Gauges, Grant, gauges_of, refusal_of
 from tokenworks.gateway.limit_fields import fields
-from tokenworks.gateway.office import Office
+from tokenworks.shipping.office import Office
 
 # Running requests are told again so often, and forgotten when they were not for so long.
 _AGAIN_NS = clock.SECOND

@@ -6,10 +6,10 @@ affair, and when bytes are sent is `relay`'s.
 
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.gateway import reading
+from tokenworks.dialects import reading
+from tokenworks.dialects.sse import Event
 from tokenworks.gateway.charge import counted
 from tokenworks.gateway.delivery import Delivery
-from tokenworks.gateway.sse import Event
 
 _DONE = b"[DONE]"
 _MALFORMED = "event_malformed"

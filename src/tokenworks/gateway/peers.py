@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tokenworks.base import clock
 from tokenworks.base.bus import BusFault
 from tokenworks.gateway.flow import Errands
-from tokenworks.gateway.office import Office
+from tokenworks.shipping.office import Office
 
 _AGAIN_NS = clock.SECOND
 _FORGET_NS = 5 * clock.SECOND

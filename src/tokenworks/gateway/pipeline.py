@@ -14,14 +14,14 @@ from tokenworks.core.journal import Opening, Reserved
 from tokenworks.core.purse import Charge, Part
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key, Model
-from tokenworks.gateway import chat, images, thinking
+from tokenworks.dialects import chat, images, thinking
+from tokenworks.dialects.receipt import charged_fields, with_charges
 from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
 from tokenworks.gateway.limiting import reserve_limited
-from tokenworks.gateway.receipt import charged_fields, with_charges
 from tokenworks.gateway.relay import relay
 from tokenworks.gateway.safety import Asker, Safety
 from tokenworks.gateway.screen import Screen

@@ -6,16 +6,16 @@ writes the closing record. A whole answer is read to its end. What the counts co
 
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.gateway import answers, reading
+from tokenworks.dialects import answers, reading
+from tokenworks.dialects.other import Splits
+from tokenworks.dialects.receipt import reserved_fields
+from tokenworks.dialects.sse import EventTooLarge, Splitter
 from tokenworks.gateway.charge import checkpoint, counted
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
-from tokenworks.gateway.other import Splits
 from tokenworks.gateway.passage import Passage
-from tokenworks.gateway.receipt import reserved_fields
 from tokenworks.gateway.safety import ANSWER_REFUSED
-from tokenworks.gateway.sse import EventTooLarge, Splitter
 from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")

@@ -10,15 +10,16 @@ from tokenworks.base.journal import JournalFault
 from tokenworks.core.bounds import need
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Model
-from tokenworks.gateway import completions, embeddings, messages, messages_request, moderations, pipeline, responses
+from tokenworks.dialects import completions, embeddings, messages, messages_request, moderations, responses
+from tokenworks.dialects.completions import Completions
+from tokenworks.dialects.dialect import dialect_of
+from tokenworks.dialects.embeddings import Embeddings
+from tokenworks.dialects.moderations import Moderations
+from tokenworks.dialects.responses import Responses
+from tokenworks.gateway import pipeline
 from tokenworks.gateway.catalog import not_found
-from tokenworks.gateway.completions import Completions
 from tokenworks.gateway.delivery import Gateway
-from tokenworks.gateway.dialect import dialect_of
-from tokenworks.gateway.embeddings import Embeddings
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
-from tokenworks.gateway.moderations import Moderations
-from tokenworks.gateway.responses import Responses
 
 _MODELS = "/v1/models"
 _CHAT = "/v1/chat/completions"

@@ -12,8 +12,9 @@ from tokenworks.base import log
 from tokenworks.base.config import Settings
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
-from tokenworks.gateway import keywords, reading
-from tokenworks.gateway.chat import KNOBS, ChatRequest
+from tokenworks.dialects import reading
+from tokenworks.dialects.chat import KNOBS, ChatRequest
+from tokenworks.gateway import keywords
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.hook import Hook, Question
 from tokenworks.gateway.keywords import Keywords, KeywordsFault

@@ -9,9 +9,10 @@ import msgspec
 
 from tokenworks.base import clock
 from tokenworks.core.refusals import Refusal
-from tokenworks.gateway import keywords, reading
+from tokenworks.dialects import reading
+from tokenworks.dialects.sse import Event
+from tokenworks.gateway import keywords
 from tokenworks.gateway.safety import Asker, Safety
-from tokenworks.gateway.sse import Event
 from tokenworks.gateway.upstream import Upstream
 
 _DONE = b"[DONE]"

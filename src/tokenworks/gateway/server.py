@@ -11,7 +11,7 @@ from typing import Any, cast
 from tokenworks.base import clock, ids
 from tokenworks.base.config import Settings
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.gateway import answers
+from tokenworks.dialects import answers
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, Source, TooLong
 from tokenworks.gateway.flow import Flow, Wait
 from tokenworks.gateway.intake import Intake

@@ -9,9 +9,9 @@ from tokenworks.base import clock
 from tokenworks.base.bus import BusFault
 from tokenworks.core.wire import WorkerState
 from tokenworks.gateway.flow import Errands
-from tokenworks.gateway.office import Office
 from tokenworks.gateway.queues import Queues
 from tokenworks.grid.dispatch import Board
+from tokenworks.shipping.office import Office
 
 _PAUSE_NS = clock.SECOND
 

@@ -20,11 +20,9 @@ from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.dispatch import leave_hung
 from tokenworks.gateway.flow import Errands
-from tokenworks.gateway.keeping import keep
 from tokenworks.gateway.keys import Keys
 from tokenworks.gateway.leases import Leases
 from tokenworks.gateway.limits import LimitsInUse
-from tokenworks.gateway.office import BusOffice
 from tokenworks.gateway.peers import Peers
 from tokenworks.gateway.pools import Upstreams
 from tokenworks.gateway.queues import Queues
@@ -32,10 +30,12 @@ from tokenworks.gateway.records import Records
 from tokenworks.gateway.routes import Routes
 from tokenworks.gateway.safety import safety
 from tokenworks.gateway.server import TICK_MS, Server
-from tokenworks.gateway.shipper import Shipper, finished
 from tokenworks.gateway.status import Status
-from tokenworks.gateway.succession import succeed
 from tokenworks.grid.dispatch import Board
+from tokenworks.shipping.keeping import keep
+from tokenworks.shipping.office import BusOffice
+from tokenworks.shipping.shipper import Shipper, finished
+from tokenworks.shipping.succession import succeed
 
 _BACKLOG = 4096
 _SUCCESSION_S = 10

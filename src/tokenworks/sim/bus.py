@@ -127,7 +127,7 @@ class Hub:
 
 
 class Line:
-    """One process's connection; what `gateway.office` needs of a bus."""
+    """One process's connection; what `shipping.office` needs of a bus."""
 
     def __init__(self, hub: Hub, process: Process) -> None:
         self.handlers: dict[str, list[Handler]] = {}

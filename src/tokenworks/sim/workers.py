@@ -12,8 +12,8 @@ import msgspec
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import JournalFault
-from tokenworks.gateway.office import BusOffice
 from tokenworks.gateway.worker import Worker
+from tokenworks.shipping.office import BusOffice
 from tokenworks.sim.bus import Hub
 from tokenworks.sim.disk import SimDisk
 from tokenworks.sim.facts import Facts
