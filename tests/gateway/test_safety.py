@@ -133,6 +133,26 @@ async def test_fields_that_nobody_knows_are_judged(tmp_path: Path, is_stream: bo
         assert ("there" in answered.text, "content_filter" in answered.text) == (False, True)
 
 
+ASIDES = [
+    b": go there\n\n",
+    b"\0data: there\n\n",
+    b"data: go there\n\n",
+    b'event: there\ndata: {"choices":[]}\n\n',
+    b'data: {"choices":[{"index":0,"delta":{},"note":"there"}]}\n\n',
+    b'data: {"choices":[],"note":{"is":["there"]}}\n\n',
+    b'data: {"error":{"message":"go there"}}\n\n',
+]
+
+
+@pytest.mark.parametrize("aside", ASIDES)
+async def test_nothing_passes_beside_what_is_judged(tmp_path: Path, aside: bytes) -> None:
+    async with with_list(tmp_path, "there") as gateway:
+        pieces = [event({"content": "ok"}), aside, event({}, "stop"), DONE]
+        gateway.supplier.script(raw(STREAM_HEAD + b"".join(map(chunk, pieces)) + b"0\r\n\r\n", keep=True))
+        answered, _ = await gateway.ask_stream()
+        assert ("ok" in answered.text, "there" in answered.text) == (True, False)
+
+
 async def test_models_that_are_not_named_are_not_judged(tmp_path: Path) -> None:
     async with with_list(tmp_path, "hello", safety_models="other another") as gateway:
         assert (await gateway.ask()).status_code == 200

@@ -18,6 +18,8 @@ _Count = Annotated[int, Meta(le=1 << 53)]
 # What decoders raise for bytes that somebody else chose.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
+# What a choice says, and once more as tokens.
+_SAYING = frozenset({"delta", "message", "logprobs"})
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -171,6 +173,8 @@ class FlatErrorAnswer(_Error):
 _usage = msgspec.json.Decoder(_Usage).decode
 _text = msgspec.json.Decoder(str).decode
 _any = msgspec.json.Decoder().decode
+_asides = msgspec.json.Decoder(dict[str, Raw]).decode
+_choices = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _saying = msgspec.json.Decoder(_Saying).decode
 _calls = msgspec.json.Decoder(list[_Call]).decode
 stream_chunk = msgspec.json.Decoder(StreamChunk).decode
@@ -199,6 +203,19 @@ def said(data: bytes) -> list[Said]:
         Said(choice.index, _texts(choice.delta or choice.message or {}), choice.finish_reason is not None)
         for choice in _saying(data).choices or ()
     ]
+
+
+def aside(data: bytes) -> str:
+    """All strings of an event, or of a whole answer, beside what its choices say: what nobody expects there."""
+    try:
+        body = _asides(data)
+        rest = [
+            {name: raw for name, raw in choice.items() if name not in _SAYING}
+            for choice in _choices(body.pop("choices", Raw(b"[]")))
+        ]
+    except UNREADABLE:
+        return data.decode(errors="replace")
+    return strings(msgspec.json.encode([body, rest]), "\n")
 
 
 def _texts(fields: dict[str, Raw]) -> list[tuple[str, str]]:

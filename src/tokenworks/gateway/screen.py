@@ -16,6 +16,7 @@ from tokenworks.gateway.safety import Asker, Safety
 from tokenworks.gateway.upstream import Upstream
 
 _DONE = b"[DONE]"
+_COMMENT = Event(b": \n\n", None)
 _Key = tuple[int, str]
 
 
@@ -58,7 +59,12 @@ class Screen:
     async def pass_on(self, events: list[Event], upstream: Upstream, *, is_end: bool) -> list[Event]:
         """Of all events so far those that may be passed on now. The endpoint is held back while somebody is asked."""
         passed: list[Event] = []
-        for place, event in enumerate(events):
+        for place, sent in enumerate(events):
+            event = _plain(sent)
+            if event is None:
+                continue
+            if self._says_aside(event.data):
+                return self._stop(passed, events[place:])
             self._held.append(_Held(event, self._listen(event)))
             if not await self._judge_all(upstream):
                 passed += self._let_through()
@@ -74,6 +80,8 @@ class Screen:
 
     async def whole(self, body: bytes) -> bool:
         """Whether an unstreamed answer may be passed on; raises one of `reading.UNREADABLE` where it is none."""
+        if self._says_aside(body):
+            return False
         for choice in reading.said(body):
             for _, text in choice.texts:
                 if self._safety.keywords.find(keywords.plain(text), is_whole=True) >= 0:
@@ -81,6 +89,13 @@ class Screen:
                 if not await self._safety.allows(self._asker, choice.index, "", text, is_last=True):
                     return False
         return True
+
+    def _says_aside(self, data: bytes | None) -> bool:
+        """Whether a listed phrase stands where no text is expected; the hook is asked about texts only."""
+        listed = self._safety.keywords
+        if not listed.longest or data is None or data.strip() == _DONE:
+            return False
+        return listed.find(keywords.plain(reading.aside(data)), is_whole=True) >= 0
 
     def _listen(self, event: Event) -> tuple[tuple[_Key, int], ...]:
         """Take in what an event says; how far these texts must be judged before it goes out."""
@@ -167,3 +182,17 @@ class Screen:
     def _end_all(self) -> None:
         for said in self._said.values():
             said.is_over = True
+
+
+def _plain(event: Event) -> Event | None:
+    """The event with nothing but its data, which is judged; without any, a bare comment. None for what nobody reads."""
+    if event.data is None:
+        return _COMMENT
+    if event.data.strip() == _DONE:
+        return event
+    try:
+        reading.stream_chunk(event.data)
+    except reading.UNREADABLE:
+        return None
+    raw = b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: ")
+    return event if event.raw == raw else Event(raw, event.data)
