@@ -19,6 +19,7 @@ from tokenworks.base.database import Pool
 from tokenworks.bench.endpoint import MODEL
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
+from tokenworks.ledger.buckets import Priced
 from tokenworks.shop import offers, order_rows, parties, sealed
 from tokenworks.shop.offers import Offer
 from tokenworks.shop.order_rows import Connection, Order, Payment
@@ -109,7 +110,10 @@ async def customers(pool: Pool, count: int, offer_id: str = OFFER) -> AsyncGener
         now_ns = clock.wall_ns()
         async with sealed.transaction(pool, now_ns) as connection:
             numbers = range(first, min(count, first + AT_ONCE))
-            buyers = [await _customer(connection, sale, number, now_ns) for number in numbers]
+            # Most of the time is waiting for the database; in a pipeline nobody waits for an answer without a use.
+            async with connection.pipeline():
+                buyers = [await _customer(connection, sale, number, now_ns) for number in numbers]
+            await _packages(connection, sale, [buyer.customer for buyer in buyers], now_ns)
         yield buyers
 
 
@@ -118,8 +122,7 @@ async def sell(pool: Pool, offer_id: str, buyers: list[Customer]) -> None:
     sale = await _sale(pool, offer_id)
     now_ns = clock.wall_ns()
     async with sealed.transaction(pool, now_ns) as connection:
-        for customer in buyers:
-            await _package(connection, sale, customer, now_ns)
+        await _packages(connection, sale, buyers, now_ns)
 
 
 async def _sale(pool: Pool, offer_id: str) -> _Sale:
@@ -139,7 +142,6 @@ async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: in
         kind="individual",
         at_ns=now_ns,
     )
-    await _package(connection, sale, customer, now_ns)
     holder = Holder(
         legal_entity_id=customer.legal_entity_id,
         customer_id=customer.id,
@@ -149,32 +151,39 @@ async def _customer(connection: Connection, sale: _Sale, number: int, now_ns: in
     return Buyer(customer=customer, secret=secret)
 
 
-async def _package(connection: Connection, sale: _Sale, customer: Customer, now_ns: int) -> None:
-    """The three steps of `shop.orders` in one: the order is accepted, its bucket sold, the order completed."""
-    offer = sale.offer
-    order = await order_rows.insert(connection, _order(sale, customer, now_ns))
-    bucket = offers.bucket(offer, sale.entity, customer.billing_account_id, now_ns)
-    await buckets.sell(
-        connection,
-        order_id=order.id,
-        bucket=bucket,
-        granted=offer.granted,
-        payer=_PAYER,
-        currency=offer.currency,
+async def _packages(connection: Connection, sale: _Sale, buyers: list[Customer], now_ns: int) -> None:
+    """The three steps of `shop.orders` for each: the order is accepted, its bucket sold, the order completed."""
+    async with connection.pipeline():
+        orders = [await order_rows.insert(connection, _order(sale, buyer, now_ns)) for buyer in buyers]
+    sold = [_priced(sale, order, now_ns) for order in orders]
+    await buckets.sell_all(connection, sold, now_ns)
+    async with connection.pipeline():
+        for order, priced in zip(orders, sold, strict=True):
+            await order_rows.complete(connection, order.id, _payment(sale, order, now_ns), priced.bucket.id)
+
+
+def _priced(sale: _Sale, order: Order, now_ns: int) -> Priced:
+    return Priced(
+        bucket=offers.bucket(sale.offer, sale.entity, order.billing_account_id, now_ns),
+        granted=sale.offer.granted,
         net=sale.net,
         tax=sale.tax,
-        offer_id=offer.id,
-        at_ns=now_ns,
+        currency=sale.offer.currency,
+        payer=_PAYER,
+        offer_id=sale.offer.id,
+        order_id=order.id,
     )
-    payment = Payment(
+
+
+def _payment(sale: _Sale, order: Order, now_ns: int) -> Payment:
+    return Payment(
         method="carrier",
         payer=_PAYER,
         reference=order.id,
-        amount=offer.price,
-        currency=offer.currency,
+        amount=sale.offer.price,
+        currency=sale.offer.currency,
         paid_at_ns=now_ns,
     )
-    await order_rows.complete(connection, order.id, payment, bucket.id)
 
 
 def _order(sale: _Sale, customer: Customer, now_ns: int) -> Order:

@@ -4,6 +4,7 @@ Terms are `core.bucket.Bucket`; here they meet the amounts, the price and the or
 credit, is the shop's affair.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +25,12 @@ EXPIRIES_AT_ONCE = 500
 TERMS = """
     b.id, b.billing_account_id, b.legal_entity_id, b.unit, b.tariff_id, b.valid_from_ns, b.valid_to_ns, b.priority,
     b.tier, b.models
+"""
+
+_INSERT = """
+    INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,
+        priority, tier, models, granted, net, tax, currency, kind, payer, offer_id, order_id, sold_at_ns)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
 
@@ -81,18 +88,6 @@ async def sell(
 
     `payer` is who owes the price, for example `carrier/sandbox`; `net` and `tax` are in nano-units of `currency`.
     """
-    sale = postings.package_sold(
-        order_id,
-        bucket.legal_entity_id,
-        at_ns,
-        bucket_id=bucket.id,
-        unit=bucket.unit,
-        granted=granted,
-        payer=payer,
-        currency=currency,
-        net=net,
-        tax=tax,
-    )
     priced = Priced(
         bucket=bucket,
         granted=granted,
@@ -103,7 +98,27 @@ async def sell(
         offer_id=offer_id,
         order_id=order_id,
     )
-    return await _add(conn, "prepaid", priced, sale, at_ns)
+    return (await sell_all(conn, [priced], at_ns))[0]
+
+
+async def sell_all(conn: Connection, sold: Sequence[Priced], at_ns: int) -> list[int]:
+    """Sell several buckets as `sell` does, with a number of round trips that does not grow with theirs."""
+    return await _add_all(conn, "prepaid", sold, [_sale(each, at_ns) for each in sold], at_ns)
+
+
+def _sale(priced: Priced, at_ns: int) -> Posting:
+    return postings.package_sold(
+        priced.order_id,
+        priced.bucket.legal_entity_id,
+        at_ns,
+        bucket_id=priced.bucket.id,
+        unit=priced.bucket.unit,
+        granted=priced.granted,
+        payer=priced.payer,
+        currency=priced.currency,
+        net=priced.net,
+        tax=priced.tax,
+    )
 
 
 async def grant_credit(
@@ -135,7 +150,7 @@ async def grant_credit(
         offer_id=offer_id,
         order_id=agreement_id,
     )
-    return await _add(conn, "credit", priced, grant, at_ns)
+    return (await _add_all(conn, "credit", [priced], [grant], at_ns))[0]
 
 
 async def expire_due(pool: Pool, now_ns: int) -> int:
@@ -206,46 +221,62 @@ async def _lock_due(conn: Connection, now_ns: int) -> list[_Due]:
     return [bucket for bucket in found if bucket.available > 0]
 
 
-async def _add(
-    conn: Connection, kind: Literal["prepaid", "credit"], priced: Priced, beginning: Posting, at_ns: int
-) -> int:
-    """Post what the bucket begins with and add its row, or find that both were done before."""
+async def _add_all(
+    conn: Connection,
+    kind: Literal["prepaid", "credit"],
+    priced: Sequence[Priced],
+    beginnings: Sequence[Posting],
+    at_ns: int,
+) -> list[int]:
+    """Post what each bucket begins with and add its row, or find that both were done before."""
+    begun = await post_all(conn, beginnings, at_ns)
+    added = [each for each, done in zip(priced, begun, strict=True) if done.fresh]
+    for each, beginning, done in zip(priced, beginnings, begun, strict=True):
+        if not done.fresh:
+            await _check_same(conn, beginning, each.bucket)
+    if added:
+        await _check_sellers(conn, [each.bucket for each in added])
+        await _open_consumed(conn, [each.bucket for each in added])
+        async with conn.cursor() as cursor:
+            await cursor.executemany(_INSERT, [_row(kind, each, at_ns) for each in added])
+    return [done.id for done in begun]
+
+
+def _row(kind: Literal["prepaid", "credit"], priced: Priced, at_ns: int) -> tuple[object, ...]:
     bucket = priced.bucket
-    begun = (await post_all(conn, [beginning], at_ns))[0]
-    if not begun.fresh:
-        await _check_same(conn, beginning, bucket)
-        return begun.id
-    await _check_seller(conn, bucket)
-    # Metering asks for both of every bucket: an account that is there is found by its id.
-    consumed = (postings.spent(bucket.id), postings.expired(bucket.id))
-    await accounts.open_all(conn, [(bucket.legal_entity_id, code, bucket.unit) for code in consumed])
-    await conn.execute(
-        """
-        INSERT INTO bucket (id, billing_account_id, legal_entity_id, unit, tariff_id, valid_from_ns, valid_to_ns,
-            priority, tier, models, granted, net, tax, currency, kind, payer, offer_id, order_id, sold_at_ns)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        (
-            *(bucket.id, bucket.billing_account_id, bucket.legal_entity_id, bucket.unit, bucket.tariff_id),
-            *(bucket.valid_from_ns, bucket.valid_to_ns, bucket.priority, bucket.tier, list(bucket.models)),
-            *(priced.granted, priced.net, priced.tax, priced.currency, kind, priced.payer, priced.offer_id),
-            *(priced.order_id, at_ns),
-        ),
+    return (
+        *(bucket.id, bucket.billing_account_id, bucket.legal_entity_id, bucket.unit, bucket.tariff_id),
+        *(bucket.valid_from_ns, bucket.valid_to_ns, bucket.priority, bucket.tier, list(bucket.models)),
+        *(priced.granted, priced.net, priced.tax, priced.currency, kind, priced.payer, priced.offer_id),
+        *(priced.order_id, at_ns),
     )
-    return begun.id
 
 
-async def _check_seller(conn: Connection, bucket: Bucket) -> None:
+async def _open_consumed(conn: Connection, added: Sequence[Bucket]) -> None:
+    """Metering asks for both of every bucket: an account that is there is found by its id."""
+    consumed = (postings.spent, postings.expired)
+    keys = [(bucket.legal_entity_id, code(bucket.id), bucket.unit) for bucket in added for code in consumed]
+    await accounts.open_all(conn, keys)
+
+
+async def _check_sellers(conn: Connection, added: Sequence[Bucket]) -> None:
     """A billing account is served by one legal entity: a request never finds a bucket of another one in its wallet."""
+    sellers: dict[str, str] = {}
+    for bucket in added:
+        if sellers.setdefault(bucket.billing_account_id, bucket.legal_entity_id) != bucket.legal_entity_id:
+            raise _of_another(bucket.billing_account_id, sellers[bucket.billing_account_id], bucket.legal_entity_id)
     cursor = await conn.execute(
-        "SELECT legal_entity_id FROM bucket WHERE billing_account_id = %s AND legal_entity_id <> %s LIMIT 1",
-        (bucket.billing_account_id, bucket.legal_entity_id),
+        """SELECT s.account, b.legal_entity_id, s.seller FROM unnest(%s::text[], %s::text[]) AS s (account, seller)
+           JOIN bucket b ON b.billing_account_id = s.account AND b.legal_entity_id <> s.seller LIMIT 1""",
+        (list(sellers), list(sellers.values())),
     )
     other = await cursor.fetchone()
     if other is not None:
-        raise LedgerFault(
-            f"{bucket.billing_account_id} is of {other[0]}: it gets no bucket of {bucket.legal_entity_id}"
-        )
+        raise _of_another(*other)
+
+
+def _of_another(account: str, seller: str, another: str) -> LedgerFault:
+    return LedgerFault(f"{account} is of {seller}: it gets no bucket of {another}")
 
 
 async def _check_same(conn: Connection, beginning: Posting, bucket: Bucket) -> None:
