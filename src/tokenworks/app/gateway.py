@@ -4,7 +4,6 @@ The contract with the supervisor is in `app.children`. What the worker does is i
 """
 
 import argparse
-import gc
 import os
 import resource
 import socket
@@ -12,15 +11,13 @@ import sys
 
 import uvloop
 
-from tokenworks.app import spares
+from tokenworks.app import collector, spares
 from tokenworks.base import config, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.journal import JournalFault
 from tokenworks.base.tls import TlsFault
 from tokenworks.gateway import worker
 from tokenworks.gateway.keywords import KeywordsFault
-
-_YOUNG_OBJECTS = 50_000
 
 _log = log.get(__name__)
 
@@ -39,9 +36,7 @@ def main() -> int:
     settings = config.load()
     log.set_up(settings, worker.worker_name(settings, index))
     _allow_many_connections()
-    # Nothing that a request leaves behind is in a cycle, so looking for cycles often is only a tenth of its cost.
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS)
+    collector.look_rarely()
     listener = socket.socket(fileno=given.listen_fd)
     try:
         uvloop.run(worker.run(settings, listener, index, lambda: _tell(given.ready_fd)))

@@ -25,7 +25,7 @@ import tokenworks
 from tokenworks import api, console
 from tokenworks.access.counts import CountDesk
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import backups, housekeeping, killing, ports, seed, spares, verification
+from tokenworks.app import backups, collector, housekeeping, killing, ports, seed, spares, verification
 from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
@@ -68,6 +68,7 @@ def main() -> int:
         return 0
     settings = config.load()
     log.set_up(settings, "office")
+    collector.look_rarely()
     try:
         uvloop.run(_run(settings, socket.socket(fileno=given.listen_fd), lambda: _tell(given.ready_fd)))
     except (DatabaseFault, BusFault, HousekeepingOver, psycopg.OperationalError) as fault:
