@@ -14,7 +14,10 @@ from tokenworks.core.refusals import Code
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    path
+    for path in ROOT.rglob("*.md")
+    # Beside what is hidden, the data folder is not ours: what measurements install lies there.
+    if not any(part.startswith(".") or part == "var" for part in path.relative_to(ROOT).parts)
 )
 
 
