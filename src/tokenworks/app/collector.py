@@ -1,7 +1,8 @@
 """The collector of cycles, in processes that serve: it looks rarely.
 
-Neither a request of a gateway worker nor a record of the office leaves a cycle behind, but both make many objects, and
-by default the collector looks after every 700: about 8 % of the samples of a busy worker were in it.
+A request of a gateway worker leaves no cycle behind, and usage records are structures that cannot be in one, but both
+make many objects, and by default the collector looks after every 700: about 8 % of the samples of a busy worker were
+in it.
 """
 
 import gc

@@ -3,6 +3,7 @@
 What must hold is said by the rooms that own the tables; this module only finds the database and asks each of them.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -45,6 +46,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     database: str
     checked_at: str
     checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """What does not hold, and why."""
+        return failed(self.checks)
+
+
+def failed(checks: Iterable[Check]) -> tuple[str, ...]:
+    """Checks that do not hold, each with its reason."""
+    return tuple([f"{check.name}: {check.detail}" for check in checks if not check.ok])
 
 
 class NothingToVerify(Exception):

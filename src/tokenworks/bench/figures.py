@@ -111,13 +111,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def together(runs: list[Run], *, metering: bool) -> Contender:
     """The median of each figure over the runs."""
     return Contender(
-        cpu_us_per_request=_median(run.cpu_us_per_request for run in runs),
-        office_cpu_us_per_request=_median_known(run.office_cpu_us_per_request for run in runs),
-        database_cpu_us_per_request=_median_known(run.database_cpu_us_per_request for run in runs),
-        rps=_median(run.rps for run in runs),
-        p50_ms=_median(run.p50_ms for run in runs),
-        p99_ms=_median(run.p99_ms for run in runs),
-        rss_mb=_median(run.rss_mb for run in runs),
+        cpu_us_per_request=middle(run.cpu_us_per_request for run in runs),
+        office_cpu_us_per_request=median_known(run.office_cpu_us_per_request for run in runs),
+        database_cpu_us_per_request=median_known(run.database_cpu_us_per_request for run in runs),
+        rps=middle(run.rps for run in runs),
+        p50_ms=middle(run.p50_ms for run in runs),
+        p99_ms=middle(run.p99_ms for run in runs),
+        rss_mb=middle(run.rss_mb for run in runs),
         metering=metering,
         runs=tuple(runs),
     )
@@ -134,13 +134,15 @@ class Figure(msgspec.Struct, frozen=True):
 def figure(values: Iterable[float]) -> Figure:
     """Of at least one run."""
     listed = list(values)
-    return Figure(_median(listed), min(listed), max(listed))
+    return Figure(middle(listed), min(listed), max(listed))
 
 
-def _median_known(values: Iterable[float | None]) -> float | None:
+def median_known(values: Iterable[float | None]) -> float | None:
+    """The median of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
-    return _median(known) if known else None
+    return middle(known) if known else None
 
 
-def _median(values: Iterable[float]) -> float:
+def middle(values: Iterable[float]) -> float:
+    """The median, to a thousandth."""
     return round(median(values), 3)

@@ -7,7 +7,6 @@ generator's counts and the kernel's; the README of this room says what the figur
 import asyncio
 import os
 import platform
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -18,7 +17,6 @@ import msgspec
 import tokenworks
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.app.spawned import spawned, throwaway
 from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -28,7 +26,7 @@ from tokenworks.bench.field import Field, Where
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.proxy import Proxy
-from tokenworks.bench.subject import Subject, customers
+from tokenworks.bench.subject import Subject, customers, one_worker
 
 ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault)
@@ -56,13 +54,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
     """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
-    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
-        settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
-        )
-        told("Starting a system of one worker")
-        with spawned(settings):
-            return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
+    told("Starting a system of one worker")
+    with one_worker(given) as settings:
+        return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
 
 
 async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> Result:
@@ -101,7 +95,7 @@ async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> R
                 records=await books.records(pool),
                 other_answers=dict(bench.others),
                 verified=report.ok,
-                failed_checks=tuple(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+                failed_checks=report.failed,
             )
     finally:
         await pool.close()

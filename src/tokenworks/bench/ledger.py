@@ -6,14 +6,12 @@ is one posting, as metering makes them. Runs alternate with those of the baselin
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from tokenworks.app import claim, verification
-from tokenworks.app.spawned import spawned, throwaway
 from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -23,6 +21,7 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.counter import Counters
 from tokenworks.bench.figures import Figure, figure
 from tokenworks.bench.load import LoadFault, by_zipf
+from tokenworks.bench.subject import one_worker
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.ledger.store import post_all, transaction
 
@@ -99,13 +98,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
     """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
-    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
-        settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
-        )
-        told("Starting a system")
-        with spawned(settings):
-            return asyncio.run(_measure(settings, plan, told))
+    told("Starting a system")
+    with one_worker(given) as settings:
+        return asyncio.run(_measure(settings, plan, told))
 
 
 async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
@@ -233,7 +228,7 @@ async def _result(
         ),
         transfers=await _charged(pool),
         verified=report.ok,
-        failed_checks=tuple(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+        failed_checks=report.failed,
     )
 
 

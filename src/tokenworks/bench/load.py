@@ -11,9 +11,9 @@ import time
 from array import array
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import accumulate, cycle
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import uvloop
@@ -26,6 +26,10 @@ _DRAWS = 1 << 17
 _PATIENCE_S = 60
 _PROMPT = "Write two sentences about a town where words come out of the tap like water, and end with a question."
 _ASKED = {"model": MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 128}
+
+
+Planned = TypeVar("Planned", bound=msgspec.Struct)
+Counted = TypeVar("Counted", bound=msgspec.Struct)
 
 
 class LoadFault(Exception):
@@ -57,17 +61,27 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
 async def send(plan: Plan) -> Count:
     """Carry a plan out in a process of its own."""
-    code, said = await processes.run(module("tokenworks.bench.load"), msgspec.json.encode(plan))
+    return await counted("tokenworks.bench.load", plan, Count)
+
+
+async def counted(program: str, plan: msgspec.Struct, kind: type[Counted]) -> Counted:
+    """What a load generator has counted, a module that carries out a plan in a process of its own."""
+    code, said = await processes.run(module(program), msgspec.json.encode(plan))
     if code != 0:
         raise LoadFault(f"The load generator ended with {processes.how_it_ended(code)}: {said.strip()}")
-    return msgspec.json.decode(said, type=Count)
+    return msgspec.json.decode(said, type=kind)
 
 
 def main() -> int:
     """Carry out the plan on standard input."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    return carried_out(Plan, _carry_out)
+
+
+def carried_out(kind: type[Planned], carry_out: Callable[[Planned], Coroutine[Any, Any, msgspec.Struct]]) -> int:
+    """Carry out the plan on standard input and write what was counted; the exit code."""
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=kind)
     try:
-        count = uvloop.run(_carry_out(plan))
+        count = uvloop.run(carry_out(plan))
     except (OSError, TimeoutError) as fault:
         sys.stdout.write(f"{type(fault).__name__}: {fault}\n")
         return 1

@@ -5,15 +5,12 @@ NATS, the office, PostgreSQL; a run ends when the ledger has said that everythin
 """
 
 import asyncio
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.app.spawned import spawned, throwaway
 from tokenworks.base import clock, config, database, ids
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -23,6 +20,7 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.figures import Figure, figure
 from tokenworks.bench.journals import Customer
 from tokenworks.bench.load import LoadFault
+from tokenworks.bench.subject import one_worker
 from tokenworks.shop import tariffs
 
 FAULTS = (StartFault, LoadFault)
@@ -88,13 +86,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
     """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
-    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
-        settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
-        )
-        told("Starting a system")
-        with spawned(settings):
-            return asyncio.run(_measure(settings, plan, told))
+    told("Starting a system")
+    with one_worker(given) as settings:
+        return asyncio.run(_measure(settings, plan, told))
 
 
 async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
@@ -194,5 +188,5 @@ async def _result(settings: Settings, plan: Plan, bench: _Bench, pool: Pool, run
         written=plan.records * plan.runs,
         stored=await books.records(pool),
         verified=report.ok,
-        failed_checks=tuple(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+        failed_checks=report.failed,
     )

@@ -3,12 +3,11 @@
 Durations here are for people who compare, so they are floats; no amount is among them.
 """
 
-from statistics import median
-
 import msgspec
 
 from tokenworks.bench.conditions import Machine
 from tokenworks.bench.field import About
+from tokenworks.bench.figures import median_known, middle
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,23 +105,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def together(runs: list[Run], *, metering: bool) -> Contender:
     """The median of each figure over the runs."""
     return Contender(
-        cpu_us_per_chunk=_median([run.cpu_us_per_chunk for run in runs]),
-        office_cpu_us_per_chunk=_median_known([run.office_cpu_us_per_chunk for run in runs]),
-        database_cpu_us_per_chunk=_median_known([run.database_cpu_us_per_chunk for run in runs]),
-        chunks_per_s=_median([run.chunks_per_s for run in runs]),
+        cpu_us_per_chunk=middle([run.cpu_us_per_chunk for run in runs]),
+        office_cpu_us_per_chunk=median_known([run.office_cpu_us_per_chunk for run in runs]),
+        database_cpu_us_per_chunk=median_known([run.database_cpu_us_per_chunk for run in runs]),
+        chunks_per_s=middle([run.chunks_per_s for run in runs]),
         ttft_added_ms=Times(
-            p50=_median([run.ttft_added_ms.p50 for run in runs]), p99=_median([run.ttft_added_ms.p99 for run in runs])
+            p50=middle([run.ttft_added_ms.p50 for run in runs]), p99=middle([run.ttft_added_ms.p99 for run in runs])
         ),
-        rss_mb=_median([run.rss_mb for run in runs]),
+        rss_mb=middle([run.rss_mb for run in runs]),
         metering=metering,
         runs=tuple(runs),
     )
-
-
-def _median_known(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return _median(known) if known else None
-
-
-def _median(values: list[float]) -> float:
-    return round(median(values), 3)

@@ -14,13 +14,10 @@ from itertools import cycle
 from typing import cast
 
 import msgspec
-import uvloop
 
-from tokenworks.base import clock, processes
+from tokenworks.base import clock
 from tokenworks.bench import load, machine
 from tokenworks.bench.endpoint import MODEL
-from tokenworks.bench.load import LoadFault
-from tokenworks.bench.python import module
 
 _DRAWS = 1 << 14
 _PATIENCE_S = 120
@@ -61,23 +58,13 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
 async def send(plan: Plan) -> Count:
     """Carry a plan out in a process of its own."""
-    code, said = await processes.run(module("tokenworks.bench.stream_load"), msgspec.json.encode(plan))
-    if code != 0:
-        raise LoadFault(f"The load generator ended with {processes.how_it_ended(code)}: {said.strip()}")
-    return msgspec.json.decode(said, type=Count)
+    return await load.counted("tokenworks.bench.stream_load", plan, Count)
 
 
 def main() -> int:
     """Carry out the plan on standard input."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     machine.allow_descriptors()
-    try:
-        count = uvloop.run(_carry_out(plan))
-    except (OSError, TimeoutError) as fault:
-        sys.stdout.write(f"{type(fault).__name__}: {fault}\n")
-        return 1
-    sys.stdout.write(msgspec.json.encode(count).decode())
-    return 0
+    return load.carried_out(Plan, _carry_out)
 
 
 class Tally:

@@ -4,7 +4,6 @@ As in `gateway`, a whole system with one worker is measured, peers take turns wi
 """
 
 import asyncio
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -14,7 +13,6 @@ import msgspec
 
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.app.spawned import spawned, throwaway
 from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -36,7 +34,7 @@ from tokenworks.bench.stream_figures import (
     together,
 )
 from tokenworks.bench.stream_load import Count
-from tokenworks.bench.subject import Subject, customers
+from tokenworks.bench.subject import Subject, customers, one_worker
 
 HELD = Pace(chunks=3, interval_ms=10_000)
 """How slowly streams go that are only to be open. They begin evenly over an interval: no endpoint seems hung."""
@@ -78,13 +76,9 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
     allowed = (machine.allow_descriptors() - _OTHER_DESCRIPTORS) // 2
     if max(plan.open_streams, plan.streams) > allowed:
         raise LoadFault(f"A process here may have so few files open that {allowed:,} streams are the most (ulimit -Hn)")
-    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
-        settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
-        )
-        told("Starting a system of one worker")
-        with spawned(settings):
-            return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
+    told("Starting a system of one worker")
+    with one_worker(given) as settings:
+        return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
 
 
 async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> Result:
@@ -123,7 +117,7 @@ async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> R
             records=await books.records(pool),
             other_answers=dict(bench.others),
             verified=report.ok,
-            failed_checks=tuple(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+            failed_checks=report.failed,
         )
 
 

@@ -1,8 +1,28 @@
-"""The system under test as a measurement of the gateway sees it: what its processes cost, and who its customers are."""
+"""The system under test as a measurement sees it: what its processes cost, and who its customers are."""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
 
 from tokenworks.app import claim
+from tokenworks.app.spawned import spawned, throwaway
+from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.bench import books, machine
+
+
+@contextmanager
+def one_worker(given: Settings) -> Generator[Settings]:
+    """A system of one worker in a throw-away folder; gives its settings. For the main thread, as `spawned` is."""
+    with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
+        settings = msgspec.structs.replace(
+            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
+        )
+        with spawned(settings):
+            yield settings
 
 
 class Subject:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tokenworks.app import verification
 from tokenworks.chaos.compare import Comparison, Violation
 from tokenworks.chaos.customers import Count
 from tokenworks.chaos.kills import BACK_WITHIN_MS, Kill
@@ -97,7 +98,7 @@ def result(
         tokens_stranded=sums.leased,
         violations=found.violations + tuple(_of_the_whole(kills, found, sums, is_settled=is_settled)),
         verified=all(check.ok for check in checks),
-        failed_checks=tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok),
+        failed_checks=verification.failed(checks),
         conditions=conditions,
     )
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
+    from rich.text import Text
 
     from tokenworks.bench import ledger, metering
     from tokenworks.bench.conditions import Machine
@@ -80,6 +81,25 @@ def spread(values: "Iterable[float]", form: str) -> str:
     listed = list(values)
     shown = format(median(listed), form)
     return shown if len(listed) == 1 else f"{shown} ({min(listed):{form}}–{max(listed):{form}})"
+
+
+def contenders(
+    out: "Console", headings: tuple[str, ...], rows: "Iterable[tuple[str | Text, ...]]", under: list[str]
+) -> None:
+    """Contenders in rows, conditions and findings under them."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in {"", "metering"} else "right")
+    for row in rows:
+        table.add_row(*row)
+    out.print()
+    out.print(table)
+    out.print()
+    for line in under:
+        out.print(line, soft_wrap=True)
 
 
 def books_line(*, verified: bool, failed_checks: tuple[str, ...]) -> str:

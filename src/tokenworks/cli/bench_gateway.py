@@ -3,7 +3,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokenworks.cli.bench_books import books_line, spread
+from tokenworks.cli.bench_books import books_line, contenders, spread
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,32 +26,20 @@ _HEADINGS = (
 
 def show(out: "Console", result: "Result") -> None:
     """Contenders in rows, conditions and findings under them."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in {"", "metering"} else "right")
-    for name, contender in result.contenders.items():
-        table.add_row(name, *_cells(contender))
     direct = result.load_generator
-    table.add_row(
+    alone = (
         Text("load generator alone", style="dim"),
-        *(
-            f"{direct.cpu_us_per_request:.1f}",
-            "",
-            "",
-            f"{direct.rps:,.0f}",
-            f"{direct.p50_ms:.2f}",
-            f"{direct.p99_ms:.2f}",
-        ),
+        f"{direct.cpu_us_per_request:.1f}",
+        "",
+        "",
+        f"{direct.rps:,.0f}",
+        f"{direct.p50_ms:.2f}",
+        f"{direct.p99_ms:.2f}",
     )
-    out.print()
-    out.print(table)
-    out.print()
-    for line in (*_under(result), *_findings(result)):
-        out.print(line, soft_wrap=True)
+    rows = [(name, *_cells(contender)) for name, contender in result.contenders.items()]
+    contenders(out, _HEADINGS, [*rows, alone], _under(result) + _findings(result))
 
 
 def _cells(contender: "Contender") -> list[str]:

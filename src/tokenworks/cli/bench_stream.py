@@ -1,9 +1,8 @@
 """The table of `tokenworks bench stream`."""
-# ruff: noqa: PLC0415
 
 from typing import TYPE_CHECKING
 
-from tokenworks.cli.bench_books import books_line, spread
+from tokenworks.cli.bench_books import books_line, contenders, spread
 from tokenworks.cli.bench_gateway import peers_lines
 
 if TYPE_CHECKING:
@@ -26,19 +25,8 @@ _HEADINGS = (
 
 def show(out: "Console", result: "Result") -> None:
     """Contenders in rows, conditions and findings under them."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in {"", "metering"} else "right")
-    for name, contender in result.contenders.items():
-        table.add_row(name, *_cells(contender))
-    out.print()
-    out.print(table)
-    out.print()
-    for line in (*_under(result), *_findings(result)):
-        out.print(line, soft_wrap=True)
+    rows = [(name, *_cells(contender)) for name, contender in result.contenders.items()]
+    contenders(out, _HEADINGS, rows, _under(result) + _findings(result))
 
 
 def _cells(contender: "Contender") -> list[str]:
