@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import httpx2
 import openai
 
 from stand_in_office import SECRET, StandInOffice, catalog, endpoint
-from supplier import Supplier, supplier
+from supplier import Act, Supplier, supplier
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.base.journal import GroupSync, JournalFault, JournalWriter, read_frames, split
@@ -24,6 +24,7 @@ from tokenworks.base.vault import Vault
 from tokenworks.core import journal
 from tokenworks.core.journal import Closing, Entry, Opening
 from tokenworks.core.snapshot import Catalog
+from tokenworks.core.usage import Tokens
 from tokenworks.core.wire import ShipRequest
 from tokenworks.gateway.catalog import CatalogInUse
 from tokenworks.gateway.delivery import Gateway
@@ -257,3 +258,25 @@ def _make(
     )
     server = Server(settings, Routes(gateway, lambda: True).handle)
     return Bench(settings, office, running, writer, gateway, server, errands, faults=faults)
+
+
+async def charged_alike(
+    gateway: Bench, act: Act, create: Callable[..., Awaitable[httpx2.Response]], *, is_stream: bool
+) -> tuple[httpx2.Response, httpx2.Response, Tokens]:
+    """Asks for a chat completion and, by another API, for the same: what was sent and what it cost must be the same.
+
+    Gives both answers, and the tokens that were charged for.
+    """
+    gateway.supplier.default = act
+    streamed: dict[str, Any] = {"stream": True} if is_stream else {}
+    options = {"stream_options": {"include_usage": True}} if is_stream else {}
+    chat = await gateway.ask(**streamed, **options)
+    gateway.gateway.board.succeeded("ep_1")
+    told = await create(gateway, **streamed)
+    first, second = await gateway.closing(0), await gateway.closing(1)
+    assert summary(first) == summary(second)
+    assert [each.tokens for each in first.attempts] == [each.tokens for each in second.attempts]
+    bodies = [call.body for call in gateway.supplier.calls]
+    assert bodies[: len(bodies) // 2] == bodies[len(bodies) // 2 :]
+    assert chat.headers.get("x-tokenworks-charged") == told.headers.get("x-tokenworks-charged")
+    return chat, told, second.tokens

@@ -254,3 +254,30 @@ def held(release: asyncio.Event, then: Act) -> Act:
         return await then(call)
 
     return act
+
+
+def calling(*arguments: str, mixed: bool = False) -> Act:
+    """Says something and calls the tool `weather` once for each of the arguments: whole, or in two pieces each.
+
+    The pieces come one call after another, or `mixed`: first the first pieces of all.
+    """
+
+    def call(place: int, piece: str, **more: Any) -> dict[str, Any]:
+        function = {"arguments": piece} | ({"name": "weather"} if more else {})
+        return {"index": place, "type": "function", "function": function} | more
+
+    async def act(asked: Call) -> bool:
+        if not asked.body.get("stream"):
+            calls = [call(place, given, id=f"t{place}") for place, given in enumerate(arguments)]
+            choice = {"message": {"content": "Let me see.", "tool_calls": calls}, "finish_reason": "tool_calls"}
+            await asked.send(answer(200, json.dumps({"choices": [choice], "usage": usage(12, 9)}).encode()))
+            return True
+        firsts = [event({"tool_calls": [call(n, given[:4], id=f"t{n}")]}) for n, given in enumerate(arguments)]
+        rests = [event({"tool_calls": [call(n, given[4:])]}) for n, given in enumerate(arguments)]
+        pieces = firsts + rests if mixed else [each for both in zip(firsts, rests, strict=True) for each in both]
+        sent = [event({"role": "assistant", "content": "Let me see."}), *pieces]
+        sent += [event({}, "tool_calls"), event(None, usage=usage(12, 9)), b"data: [DONE]\n\n"]
+        await asked.send(STREAM_HEAD + b"".join(chunk(each) for each in sent) + b"0\r\n\r\n")
+        return True
+
+    return act

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway_bench import BODY, COUNTED_INPUT, INPUT_MAX, WORDS, Bench, bench, summary
+from gateway_bench import BODY, COUNTED_INPUT, INPUT_MAX, WORDS, Bench, bench, charged_alike, summary
 from stand_in_office import SECRET
 from supplier import (
     DONE,
@@ -130,22 +130,11 @@ ACTS: dict[str, Act] = {
 @pytest.mark.parametrize("name", ACTS)
 async def test_the_money_is_that_of_the_chat_completion(tmp_path: Path, name: str, is_stream: bool) -> None:
     async with bench(tmp_path) as gateway:
-        gateway.supplier.default = ACTS[name]
-        streamed: dict[str, Any] = {"stream": True} if is_stream else {}
-        options = {"stream_options": {"include_usage": True}} if is_stream else {}
-        chat = await gateway.ask(**streamed, **options)
-        gateway.gateway.board.succeeded("ep_1")
-        told = await create(gateway, **streamed)
-        first, second = await gateway.closing(0), await gateway.closing(1)
-        assert summary(first) == summary(second)
-        assert [each.tokens for each in first.attempts] == [each.tokens for each in second.attempts]
-        bodies = [call.body for call in gateway.supplier.calls]
-        assert bodies[: len(bodies) // 2] == bodies[len(bodies) // 2 :]
-        assert chat.headers.get("x-tokenworks-charged") == told.headers.get("x-tokenworks-charged")
+        chat, told, tokens = await charged_alike(gateway, ACTS[name], create, is_stream=is_stream)
         assert told.status_code == (529 if chat.status_code == 503 else chat.status_code)
         assert gateway.held()[1] == 0
         if told.status_code == 200:
-            _told_as_charged(told, is_stream, second.tokens)
+            _told_as_charged(told, is_stream, tokens)
 
 
 def _told_as_charged(told: httpx2.Response, is_stream: bool, tokens: Tokens) -> None:

@@ -1,6 +1,5 @@
 """The official Anthropic client, unchanged, against the gateway."""
 
-import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from anthropic.types import MessageParam, ToolParam
 
 from gateway_bench import COUNTED_INPUT, INPUT_MAX, Bench, bench, summary
 from stand_in_office import SECRET
-from supplier import STREAM_HEAD, Act, Call, answer, broken_stream, chunk, event, status, stream, usage, whole
+from supplier import broken_stream, calling, status, stream, usage, whole
 from tokenworks.core.usage import Tokens
 
 HELLO: list[MessageParam] = [{"role": "user", "content": "Say hello."}]
@@ -30,30 +29,6 @@ async def gateway(tmp_path: Path) -> AsyncGenerator[Bench]:
 
 def customer(gateway: Bench, **options: Any) -> anthropic.AsyncAnthropic:
     return anthropic.AsyncAnthropic(**({"base_url": gateway.url, "api_key": SECRET, "max_retries": 0} | options))
-
-
-def calling(*arguments: str) -> Act:
-    """Calls the tool once for each of the arguments, streamed in two pieces each, or whole."""
-
-    def call(place: int, piece: str, **more: Any) -> dict[str, Any]:
-        function = {"arguments": piece} | ({"name": "weather"} if more else {})
-        return {"index": place, "type": "function", "function": function} | more
-
-    async def act(asked: Call) -> bool:
-        if not asked.body.get("stream"):
-            calls = [call(place, given, id=f"t{place}") for place, given in enumerate(arguments)]
-            choice = {"message": {"content": "Let me see.", "tool_calls": calls}, "finish_reason": "tool_calls"}
-            await asked.send(answer(200, json.dumps({"choices": [choice], "usage": usage(12, 9)}).encode()))
-            return True
-        sent = [event({"role": "assistant", "content": "Let me see."})]
-        for place, given in enumerate(arguments):
-            sent.append(event({"tool_calls": [call(place, given[:4], id=f"t{place}")]}))
-            sent.append(event({"tool_calls": [call(place, given[4:])]}))
-        sent += [event({}, "tool_calls"), event(None, usage=usage(12, 9)), b"data: [DONE]\n\n"]
-        await asked.send(STREAM_HEAD + b"".join(chunk(each) for each in sent) + b"0\r\n\r\n")
-        return True
-
-    return act
 
 
 async def test_a_message(gateway: Bench) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.test_messages import ACTS
-from gateway_bench import BODY, COUNTED_INPUT, INPUT_MAX, Bench, bench, summary
+from gateway_bench import BODY, COUNTED_INPUT, INPUT_MAX, Bench, bench, charged_alike, summary
 from supplier import DONE, STREAM_HEAD, Act, chunk, event, raw, stuck_stream
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.usage import Tokens
@@ -34,21 +34,11 @@ def events_of(told: httpx2.Response) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ACTS)
 async def test_the_money_is_that_of_the_chat_completion(tmp_path: Path, name: str, is_stream: bool) -> None:
     async with bench(tmp_path) as gateway:
-        gateway.supplier.default = ACTS[name]
-        streamed: dict[str, Any] = {"stream": True} if is_stream else {}
-        options = {"stream_options": {"include_usage": True}} if is_stream else {}
-        chat = await gateway.ask(**streamed, **options)
-        gateway.gateway.board.succeeded("ep_1")
-        told = await create(gateway, **streamed)
-        first, second = await gateway.closing(0), await gateway.closing(1)
-        assert summary(first) == summary(second)
-        bodies = [call.body for call in gateway.supplier.calls]
-        assert bodies[: len(bodies) // 2] == bodies[len(bodies) // 2 :]
-        assert chat.headers.get("x-tokenworks-charged") == told.headers.get("x-tokenworks-charged")
+        chat, told, tokens = await charged_alike(gateway, ACTS[name], create, is_stream=is_stream)
         assert told.status_code == chat.status_code
         assert gateway.held()[1] == 0
         if told.status_code == 200:
-            _told_as_charged(told, is_stream, second.tokens)
+            _told_as_charged(told, is_stream, tokens)
 
 
 def _told_as_charged(told: httpx2.Response, is_stream: bool, tokens: Tokens) -> None:

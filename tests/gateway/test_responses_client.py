@@ -12,7 +12,7 @@ from openai.types.responses import FunctionToolParam
 
 from gateway_bench import BODY, COUNTED_INPUT, Bench, bench, summary
 from stand_in_office import SECRET
-from supplier import STREAM_HEAD, Act, Call, answer, broken_stream, chunk, event, status, stream, usage, whole
+from supplier import STREAM_HEAD, Call, broken_stream, calling, chunk, event, status, stream, usage, whole
 from tokenworks.core.usage import Tokens
 
 WEATHER: FunctionToolParam = {
@@ -28,29 +28,6 @@ WEATHER: FunctionToolParam = {
 async def gateway(tmp_path: Path) -> AsyncGenerator[Bench]:
     async with bench(tmp_path) as running:
         yield running
-
-
-def calling(*arguments: str) -> Act:
-    """Says something and calls the function once for each of the arguments, in two pieces each, mixed; or whole."""
-
-    def call(place: int, piece: str, **more: Any) -> dict[str, Any]:
-        function = {"arguments": piece} | ({"name": "weather"} if more else {})
-        return {"index": place, "type": "function", "function": function} | more
-
-    async def act(asked: Call) -> bool:
-        if not asked.body.get("stream"):
-            calls = [call(place, given, id=f"t{place}") for place, given in enumerate(arguments)]
-            choice = {"message": {"content": "Let me see.", "tool_calls": calls}, "finish_reason": "tool_calls"}
-            await asked.send(answer(200, json.dumps({"choices": [choice], "usage": usage(12, 9)}).encode()))
-            return True
-        sent = [event({"role": "assistant", "content": "Let me see."})]
-        sent += [event({"tool_calls": [call(n, given[:4], id=f"t{n}")]}) for n, given in enumerate(arguments)]
-        sent += [event({"tool_calls": [call(n, given[4:])]}) for n, given in enumerate(arguments)]
-        sent += [event({}, "tool_calls"), event(None, usage=usage(12, 9)), b"data: [DONE]\n\n"]
-        await asked.send(STREAM_HEAD + b"".join(chunk(each) for each in sent) + b"0\r\n\r\n")
-        return True
-
-    return act
 
 
 async def test_a_response(gateway: Bench) -> None:
@@ -109,7 +86,7 @@ async def test_a_stream(gateway: Bench) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_functions_are_called_and_their_results_go_back(gateway: Bench, streams: bool) -> None:
-    gateway.supplier.script(calling('{"city": "Kunming"}', '{"city": "Dali"}'), whole("Sunny."))
+    gateway.supplier.script(calling('{"city": "Kunming"}', '{"city": "Dali"}', mixed=True), whole("Sunny."))
     given: list[Any] = [{"role": "user", "content": "Weather?"}]
     async with gateway.official as client:
         if streams:
