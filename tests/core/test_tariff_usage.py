@@ -80,7 +80,9 @@ def test_use_is_free_only_if_its_price_is(used: Tokens, rate: Rate, rounding: st
 
 @given(tokens, rates, roundings)
 def test_a_bound_is_never_exceeded(used: Tokens, rate: Rate, rounding: str) -> None:
-    assert cost(used, rate, rounding) <= bound(used.read, used.written, rate)  # pyright: ignore[reportArgumentType]
+    price = Tariff("t", 1, "CNY", {"*/*": rate}).price("m", "standard")
+    assert price is not None
+    assert cost(used, rate, rounding) <= bound(used.read, used.written, price)  # pyright: ignore[reportArgumentType]
 
 
 @given(tokens, rates, st.integers(min_value=0, max_value=10**9))

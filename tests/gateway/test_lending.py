@@ -11,6 +11,7 @@ import virtual_time
 from gateway_bench import Bench, bench
 from stand_in_office import ACCOUNT, bucket
 from supplier import held, whole
+from tokenworks.base import clock
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import LeaseClose, LeaseReturn, LeaseTaken, Opening
 from tokenworks.core.purse import Reservation
@@ -64,7 +65,7 @@ def test_a_warm_account_asks_for_less_than_one_lease_in_a_thousand_requests(tmp_
                 before = len(gateway.office.asked)
                 reservation = await reserved(gateway)
                 leases.settle(holding, reservation, ())
-                leases.give_back(holding)
+                leases.give_back(holding, clock.boot_ns())
                 await virtual_time.passes(20)
                 if number % 12 == 0:
                     gateway.tick()

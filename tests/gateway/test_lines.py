@@ -7,6 +7,7 @@ from pathlib import Path
 import virtual_time
 from gateway_bench import Bench, bench
 from stand_in_office import ACCOUNT, LIFE_NS, StandInOffice, bucket
+from tokenworks.base import clock
 from tokenworks.core.bounds import Need
 from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.purse import Reservation
@@ -55,7 +56,7 @@ class Asked:
         leases, result = self.gateway.gateway.leases, self.results[name]
         assert isinstance(result, Reservation)
         leases.settle(leases.holding(ACCOUNT), result, ())
-        leases.give_back(leases.holding(ACCOUNT))
+        leases.give_back(leases.holding(ACCOUNT), clock.boot_ns())
         await self.gateway.gateway_turn()
         await self.gateway.ship()
 

@@ -202,20 +202,17 @@ def _(right: Any) -> Any:
 @bug("entries are written late", Records, "_schedule")
 def _(_right: Any) -> Any:
     def schedule(self: Any) -> None:
-        waiting, self._waiting = list(self._waiting), type(self._waiting)()
-        for wait in waiting:
-            asyncio.get_running_loop().call_soon(wait.resolve, None)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(0.1, self._flush)
+        gate, self._gate = self._gate, type(self._gate)()
+        asyncio.get_running_loop().call_soon(gate.open)
+        asyncio.get_running_loop().call_later(0.1, self._flush)
 
     return schedule
 
 
 @bug("the last byte does not wait for the disk", Records, "durable")
 def _(_right: Any) -> Any:
-    async def durable(self: Records) -> None:
-        await self.written()
+    def durable(self: Records) -> Any:
+        return self.written()
 
     return durable
 

@@ -27,6 +27,7 @@ _SEGMENT_HEADER = struct.Struct("<4sHIQ30s12x")
 _FRAME_HEADER = struct.Struct("<II")
 _U32 = struct.Struct("<I")
 _pack_u32 = _U32.pack
+_pack_frame_header = _FRAME_HEADER.pack
 _unpack_frame_header = _FRAME_HEADER.unpack_from
 _crc32 = zlib.crc32
 # A length that a frame may have: its upper two bytes are zero and its lower two are not. Bytes of zeros hold none.
@@ -80,8 +81,7 @@ def frame(payload: bytes) -> bytes:
     size = len(payload)
     if not 0 < size <= PAYLOAD_BYTES_MAX:
         raise ValueError(f"a payload has 1 to {PAYLOAD_BYTES_MAX} bytes, not {size}")
-    length = _pack_u32(size)
-    return length + _pack_u32(_crc32(payload, _crc32(length))) + payload
+    return _pack_frame_header(size, _crc32(payload, _crc32(_pack_u32(size)))) + payload
 
 
 def frame_size(data: memoryview, offset: int) -> int:

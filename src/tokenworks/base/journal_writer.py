@@ -126,7 +126,8 @@ class JournalWriter:
             raise ValueError(f"a closing of {close_bytes_max} bytes would not fit a frame")
         data = frame(payload)
         self._close_largest = max(self._close_largest, closing)
-        if (full := self._take(len(data), closing)) is not None:
+        is_at_hand = len(data) + self._promised + closing <= self._room and not self._fault
+        if not is_at_hand and (full := self._take(len(data), closing)) is not None:
             return full
         position = self._put(data)
         self._promises[position] = closing
@@ -137,16 +138,15 @@ class JournalWriter:
         """Append the closing of the opening at that position; its space was promised, so it is never refused."""
         if self._fault:
             raise JournalFault(self._fault)
-        promise = self._promises.get(opening)
+        promise = self._promises.pop(opening, None)
         if promise is None:
             raise ValueError(f"no opening at position {opening} waits for its closing")
         data = frame(payload)
         if len(data) > promise:
+            self._promises[opening] = promise
             raise ValueError(f"a closing of {len(payload)} bytes is larger than promised by its opening at {opening}")
-        position = self._put(data)
-        del self._promises[opening]
         self._promised -= promise
-        return position
+        return self._put(data)
 
     def append_extension(self, payload: bytes, opening: int, close_bytes_max: int) -> int | JournalFull:
         """Append a frame by which the closing of that opening may grow, and promise space for so much."""

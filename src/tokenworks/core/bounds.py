@@ -61,6 +61,9 @@ class Need(msgspec.Struct, frozen=True, array_like=True):
     output_max: int
 
 
+NOTHING = Need(0, 0)
+
+
 def need(shape: Shape, formula: InputBound, context_window: int, model_output_max: int) -> Need:
     """The bound of a request: the formula held to the context window, and the output asked for, times the choices."""
     tokens = (

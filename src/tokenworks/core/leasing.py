@@ -13,7 +13,7 @@ from tokenworks.core.bounds import Need
 from tokenworks.core.bucket import Bucket
 from tokenworks.core.purse import cover
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.tariff import Rate, Tariff, bound
+from tokenworks.core.tariff import Price, Tariff, bound
 
 NO_CAPS: Mapping[str, int] = {}
 # No ledger grants more leases than these in a millisecond, on average over an epoch's life.
@@ -124,10 +124,10 @@ UNCAPPED = Rooms()
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """A matching bucket with its rate; `reach` is what may be let out of it, less than is available where caps bind."""
+    """A matching bucket and its price; `reach` is what may be let out of it, less than is available where caps bind."""
 
     held: Held
-    rate: Rate
+    price: Price
     reach: int
 
 
@@ -174,9 +174,9 @@ def _matching(model: str, held: list[Held], tariffs: dict[str, Tariff], now_ns: 
     for state in sorted(held, key=lambda state: state.bucket.draw_key()):
         bucket = state.bucket
         tariff = tariffs.get(bucket.tariff_id)
-        rate = tariff.rate(model, bucket.tier) if tariff and bucket.matches(model, now_ns) else None
-        if rate is not None:
-            sources.append(_Source(state, rate, state.available))
+        price = tariff.price(model, bucket.tier) if tariff and bucket.matches(model, now_ns) else None
+        if price is not None:
+            sources.append(_Source(state, price, state.available))
     return tuple(sources)
 
 
@@ -194,7 +194,7 @@ def _within(sources: _Sources, rooms: Rooms) -> _Sources:
         reach = min(source.reach, left.get(unit, source.reach))
         if unit in left:
             left[unit] -= reach
-        capped.append(_Source(source.held, source.rate, reach))
+        capped.append(_Source(source.held, source.price, reach))
     return tuple(capped)
 
 
@@ -207,15 +207,15 @@ def _grants(request: LeaseRequest, sources: _Sources, share_percent: int) -> tup
             break
         if source.reach == 0:
             continue
-        _, rest = cover(short, source.reach, source.rate)
+        _, rest = cover(short, source.reach, source.price)
         grants.append(_slice(source, short, request.pace, share_percent))
         short = rest
     return tuple(grants), short
 
 
 def _slice(source: _Source, need: Need, pace: Need, share_percent: int) -> SliceGrant:
-    exact = bound(need.input_max, need.output_max, source.rate)
-    wanted = exact + bound(pace.input_max, pace.output_max, source.rate)
+    exact = bound(need.input_max, need.output_max, source.price)
+    wanted = exact + bound(pace.input_max, pace.output_max, source.price)
     share = source.held.available * share_percent // 100
     # At least one unit: a model whose price is zero is still drawn from a bucket that the worker must hold.
     amount = min(source.reach, max(exact, min(wanted, share), 1))
@@ -238,7 +238,7 @@ def _reaches(need: Need, sources: _Sources) -> bool:
         if short == Need(0, 0):
             break
         if source.reach:
-            _, short = cover(short, source.reach, source.rate)
+            _, short = cover(short, source.reach, source.price)
     return short == Need(0, 0)
 
 

@@ -7,15 +7,18 @@ what is short. Invariant of every slice: free + reserved + charged + returned = 
 
 import msgspec
 
-from tokenworks.core.amounts import MILLION, Rounding
-from tokenworks.core.bounds import Need
+from tokenworks.core.amounts import MILLION
+from tokenworks.core.bounds import NOTHING, Need
 from tokenworks.core.bucket import Bucket
-from tokenworks.core.tariff import Rate, Tariff, affordable, bound, cost
+from tokenworks.core.tariff import Price, Tariff, affordable, bound, cost
 from tokenworks.core.usage import NONE, Count, Tokens
 
 
 class Slice(msgspec.Struct):
-    """Balance of one bucket leased to this worker. `use_until_ns` is on the worker's own monotonic clock."""
+    """Balance of one bucket leased to this worker. `use_until_ns` is on the worker's own monotonic clock.
+
+    `prices` remembers what `tariffs` ask for each model; other tariffs are another catalog.
+    """
 
     lease_id: int
     bucket: Bucket
@@ -26,6 +29,8 @@ class Slice(msgspec.Struct):
     reserved: int = 0
     uses: int = 0  # parts of running reservations; one at a price of zero reserves nothing and yet names the lease
     used_ns: int = 0  # when it was last reserved from
+    tariffs: dict[str, Tariff] = {}
+    prices: dict[str, Price | None] = {}
 
     @property
     def is_unused(self) -> bool:
@@ -36,16 +41,22 @@ class Slice(msgspec.Struct):
         """Whether a new reservation may still be made from it."""
         return self.free > 0 and mono_ns < self.use_until_ns and self.bucket.matches(model, now_ns)
 
+    def price(self, model: str, tariffs: dict[str, Tariff]) -> Price | None:
+        """What the bucket pays for the model; None where its tariff has no rate for it."""
+        if self.tariffs is not tariffs:
+            self.tariffs, self.prices = tariffs, {}
+        if model not in self.prices:
+            tariff = tariffs.get(self.bucket.tariff_id)
+            self.prices[model] = tariff.price(model, self.bucket.tier) if tariff else None
+        return self.prices[model]
+
 
 class Part(msgspec.Struct, frozen=True):
-    """What one slice contributes to a reservation, and the rate fixed for it at admission."""
+    """What one slice contributes to a reservation, and the price fixed for it at admission."""
 
     slice: Slice
     amount: int
-    tariff: str
-    unit: str
-    rate: Rate
-    rounding: Rounding
+    price: Price
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -58,6 +69,8 @@ class Reservation(msgspec.Struct, frozen=True):
     @property
     def covered(self) -> Need:
         """The tokens that can be paid for."""
+        if self.short is NOTHING:
+            return self.need
         return Need(self.need.input_max - self.short.input_max, self.need.output_max - self.short.output_max)
 
 
@@ -146,16 +159,15 @@ class Purse:
                 break
             if not held.usable(model, now_ns, mono_ns):
                 continue
-            tariff = tariffs.get(held.bucket.tariff_id)
-            rate = tariff.rate(model, held.bucket.tier) if tariff else None
-            if tariff is None or rate is None:
+            price = held.price(model, tariffs)
+            if price is None:
                 continue
-            amount, short = cover(short, held.free, rate)
+            amount, short = cover(short, held.free, price)
             held.free -= amount
             held.reserved += amount
             held.uses += 1
             held.used_ns = mono_ns
-            parts.append(Part(held, amount, tariff.name, tariff.unit, rate, tariff.rounding))
+            parts.append(Part(held, amount, price))
         return short
 
     def release(self, reservation: Reservation) -> None:
@@ -171,12 +183,13 @@ class Purse:
         for charge in charges:
             charged[charge.lease_id] = charged.get(charge.lease_id, 0) + charge.amount
         for part in reservation.parts:
-            held = part.slice
-            taken = min(charged.get(held.lease_id, 0), part.amount)
+            held, amount = part.slice, part.amount
+            taken = charged.get(held.lease_id, 0)
             if taken:
+                taken = min(taken, amount)
                 charged[held.lease_id] -= taken
-            held.reserved -= part.amount
-            held.free += part.amount - taken
+            held.reserved -= amount
+            held.free += amount - taken
             held.uses -= 1
         if any(charged.values()):
             raise AssertionError(f"charges above the reservation, by lease: {charged}")
@@ -205,18 +218,17 @@ class Purse:
         self.slices.remove(closed)
 
 
-def cover(need: Need, amount: int, rate: Rate) -> tuple[int, Need]:
+def cover(need: Need, amount: int, price: Price) -> tuple[int, Need]:
     """How much of `amount` the need takes at its dearest, and the need left over: input is covered before output."""
-    whole = bound(need.input_max, need.output_max, rate)
+    whole = bound(need.input_max, need.output_max, price)
     if whole <= amount:
-        return whole, Need(0, 0)
+        return whole, NOTHING
     left = amount * MILLION
-    read = need.input_max if need.input_max * rate.dearest_read <= left else left // rate.dearest_read
-    left -= read * rate.dearest_read
+    read = need.input_max if need.input_max * price.read_max <= left else left // price.read_max
+    left -= read * price.read_max
     written = 0
     if read == need.input_max:
-        price = rate.dearest_written
-        written = need.output_max if need.output_max * price <= left else left // price
+        written = need.output_max if need.output_max * price.written_max <= left else left // price.written_max
     return amount, Need(need.input_max - read, need.output_max - written)
 
 
@@ -232,13 +244,14 @@ def charges_for(reservation: Reservation, tokens: Tokens) -> tuple[Charge, ...]:
     for part in reservation.parts:
         if left.total == 0:
             break
-        amount = cost(left, part.rate, part.rounding)
+        price = part.price
+        amount = cost(left, price.rate, price.rounding)
         piece = left
         if amount > part.amount:
-            piece = affordable(left, part.amount, part.rate)
-            amount = min(cost(piece, part.rate, part.rounding), part.amount)
-        if piece.total:
-            charges.append(Charge(part.slice.lease_id, part.slice.bucket.id, part.tariff, part.unit, piece, amount))
+            piece = affordable(left, part.amount, price.rate)
+            amount = min(cost(piece, price.rate, price.rounding), part.amount)
+        if piece is left or piece.total:
+            charges.append(Charge(part.slice.lease_id, part.slice.bucket.id, price.tariff, price.unit, piece, amount))
             paying.append(part)
             if piece is left:
                 break
@@ -256,8 +269,8 @@ def _rounded_once(charges: list[Charge], paying: list[Part]) -> tuple[Charge, ..
         used[charge.bucket_id] = used.get(charge.bucket_id, NONE) + charge.tokens
     if len(used) == len(charges):
         return tuple(charges)
-    rates = {part.slice.bucket.id: part for part in paying}
-    left = {bucket: cost(tokens, rates[bucket].rate, rates[bucket].rounding) for bucket, tokens in used.items()}
+    prices = {part.slice.bucket.id: part.price for part in paying}
+    left = {bucket: cost(tokens, prices[bucket].rate, prices[bucket].rounding) for bucket, tokens in used.items()}
     lines: list[Charge] = []
     for charge, part in zip(charges, paying, strict=True):
         amount = min(part.amount, left[charge.bucket_id])
@@ -271,7 +284,7 @@ def _joined(parts: list[Part], kept: int) -> tuple[Part, ...]:
     if not 0 < kept < len(parts):
         return tuple(parts)
     last, more = parts[kept - 1], parts[kept]
-    if last.slice is not more.slice or last.tariff != more.tariff:
+    if last.slice is not more.slice or last.price.tariff != more.price.tariff:
         return tuple(parts)
     more.slice.uses -= 1
     parts[kept - 1 : kept + 1] = [msgspec.structs.replace(last, amount=last.amount + more.amount)]

@@ -41,6 +41,17 @@ def flat(price: int) -> Rate:
     return Rate(price, price, price, price, price)
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What a tariff version asks for one model and tier, fixed at admission, with the dearest token of each kind."""
+
+    tariff: str
+    unit: str
+    rate: Rate
+    rounding: Rounding
+    read_max: int
+    written_max: int
+
+
 class Tariff(msgspec.Struct, frozen=True):
     """One published version. `rates` is keyed by `model` and `tier` as `model/tier`; `*` stands for any."""
 
@@ -65,6 +76,13 @@ class Tariff(msgspec.Struct, frozen=True):
             or rates.get(f"{ANY}/{ANY}")
         )
 
+    def price(self, model: str, tier: str) -> Price | None:
+        """The same with all that a reservation needs to know; None where the tariff has no rate."""
+        rate = self.rate(model, tier)
+        if rate is None:
+            return None
+        return Price(self.name, self.unit, rate, self.rounding, rate.dearest_read, rate.dearest_written)
+
 
 def cost(tokens: Tokens, rate: Rate, rounding: Rounding) -> int:
     """What these tokens cost, rounded once. Not zero unless the use or its price is zero."""
@@ -75,12 +93,12 @@ def cost(tokens: Tokens, rate: Rate, rounding: Rounding) -> int:
         + tokens.output * rate.output
         + tokens.reasoning * rate.reasoning
     )
-    return max(1, divide(total, MILLION, rounding)) if total else 0
+    return (divide(total, MILLION, rounding) or 1) if total else 0
 
 
-def bound(input_max: int, output_max: int, rate: Rate) -> int:
+def bound(input_max: int, output_max: int, price: Price) -> int:
     """The most that a use within these counts can cost under any split into classes and either rounding."""
-    return divide(input_max * rate.dearest_read + output_max * rate.dearest_written, MILLION, "up")
+    return divide(input_max * price.read_max + output_max * price.written_max, MILLION, "up")
 
 
 def affordable(tokens: Tokens, amount: int, rate: Rate) -> Tokens:

@@ -61,7 +61,7 @@ class Reported(msgspec.Struct, frozen=True):
 
 def from_openai(prompt: int, completion: int, cached: int = 0, reasoning: int = 0, cache_write: int = 0) -> Reported:
     """Disjoint classes from OpenAI's nested counts. Source: OpenAI API reference, the `usage` object."""
-    if min(prompt, completion, cached, reasoning, cache_write) < 0:
+    if prompt < 0 or completion < 0 or cached < 0 or reasoning < 0 or cache_write < 0:
         return Reported(NONE, "negative count")
     if cached + cache_write > prompt:
         return Reported(NONE, "more cached tokens than input tokens")
@@ -77,9 +77,11 @@ def plausible(reported: Reported, input_max: int, output_max: int, counted_outpu
     """
     if reported.fault:
         return "usage_malformed"
-    if reported.tokens.read > input_max or reported.tokens.written > output_max:
+    tokens = reported.tokens
+    read, written = tokens.input + tokens.cached_input + tokens.cache_write, tokens.output + tokens.reasoning
+    if read > input_max or written > output_max:
         return "usage_above_reservation"
-    if reported.tokens.read == 0 or (counted_output > 0 and reported.tokens.written == 0):
+    if read == 0 or (counted_output > 0 and written == 0):
         return "usage_zero"
     return ""
 

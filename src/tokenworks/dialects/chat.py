@@ -132,42 +132,55 @@ _deep = msgspec.json.Decoder(_Body).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.encode
 _is_harmless_alone = HARMLESS.keys().isdisjoint
+# Clients send the same fields again and again; so many sets of names are remembered, and only short ones.
+_KNOWN_MAX = 1_024
+_KNOWN_FIELDS_MAX = 32
+
+
+class _Names(msgspec.Struct, frozen=True):
+    """What the names of a body's fields say by themselves: which are text, and whether values must be looked at."""
+
+    refusal: Refusal | None
+    texts: tuple[str, ...]
+    is_harmless: bool
+
+
+_known_names: dict[tuple[str, ...], _Names] = {}
 
 
 def parse(body: bytes) -> ChatRequest | Refusal:
     """Read the body of a chat completion; the first thing wrong with it is the refusal."""
-    seen: list[_Seen] = []
     try:
         read = _deep(body)
         fields = _shallow(body)
-        refusal = _check_fields(fields)
+        named = tuple(fields)
+        names = _known_names.get(named) or _names_of(named)
+        refusal = names.refusal if names.is_harmless else names.refusal or _check_values(fields)
     except UNREADABLE as fault:
         return unreadable(fault)
+    seen: list[_Seen] = []
     refusal = refusal or _check_messages(read.messages, seen) or _check_numbers(read)
     if refusal is None and read.tools:
         refusal = _check_tools(read.tools)
     if refusal is not None:
         return refusal
-    text_bytes = -sum(url_bytes for _, url_bytes in seen) if seen else 0
-    for name, raw in fields.items():
-        if name not in KNOBS:
-            text_bytes += len(bytes(raw))
+    text_bytes = 0
+    for name in names.texts:
+        text_bytes += len(bytes(fields[name]))
+    pictures: tuple[Image, ...] = ()
+    if seen:
+        text_bytes -= sum(url_bytes for _, url_bytes in seen)
+        pictures = tuple(image for image, _ in seen)
     shape = Shape(
-        text_bytes=text_bytes,
-        messages=len(read.messages),
-        tools=len(read.tools or ()) + len(read.functions or ()),
-        output_max=_output_max(read),
-        choices=read.n or 1,
+        text_bytes,
+        len(read.messages),
+        (len(read.tools) if read.tools else 0) + (len(read.functions) if read.functions else 0),
+        _output_max(read),
+        read.n or 1,
     )
     options = read.stream_options
-    return ChatRequest(
-        fields,
-        read.model,
-        shape,
-        bool(read.stream),
-        options is not None and options.include_usage is True,
-        images=tuple(image for image, _ in seen) if seen else (),
-    )
+    wants_usage = options is not None and options.include_usage is True
+    return ChatRequest(fields, read.model, shape, read.stream is True, wants_usage, None, pictures)
 
 
 def upstream_body(request: ChatRequest, upstream_model: str, output_limit: int) -> bytes:
@@ -175,9 +188,13 @@ def upstream_body(request: ChatRequest, upstream_model: str, output_limit: int) 
     fields: dict[str, Any] = request.sent
     fields["model"] = upstream_model
     # `max_tokens` is the name that every engine knows; a customer who used the newer one knows the model does too.
-    given = [name for name in _LIMITS if name in fields and not _is_null(fields[name])]
-    for name in given or _LIMITS[:1]:
-        fields[name] = output_limit
+    is_limited = False
+    for name in _LIMITS:
+        if name in fields and not _is_null(fields[name]):
+            fields[name] = output_limit
+            is_limited = True
+    if not is_limited:
+        fields["max_tokens"] = output_limit
     if request.stream:
         options = fields.get("stream_options")
         kept = {} if options is None or _is_null(options) else _shallow(options)
@@ -204,13 +221,22 @@ def _wrong_type(fault: str) -> Refusal:
     return Refusal(Code.INVALID_VALUE if field else Code.MALFORMED_BODY, f"{where}: {problem}.", field)
 
 
-def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
-    for name in fields.keys() - _READ:
+def _names_of(named: tuple[str, ...]) -> _Names:
+    refusal = None
+    for name in named:
         # Servers that do not tell cases apart would take it for the field that was checked.
-        if name.casefold() in _READ:
-            return unsupported(name, "names of fields are in lower case")
-    if _is_harmless_alone(fields):
-        return None
+        if name not in _READ and name.casefold() in _READ:
+            refusal = unsupported(name, "names of fields are in lower case")
+            break
+    names = _Names(refusal, tuple(name for name in named if name not in KNOBS), _is_harmless_alone(named))
+    if len(named) <= _KNOWN_FIELDS_MAX and sum(map(len, named)) <= _KNOWN_FIELDS_MAX * _KNOWN_FIELDS_MAX:
+        if len(_known_names) >= _KNOWN_MAX:
+            _known_names.clear()
+        _known_names[named] = names
+    return names
+
+
+def _check_values(fields: dict[str, Raw]) -> Refusal | None:
     for name, harmless in HARMLESS.items():
         if name in fields and _any(fields[name]) not in harmless:
             return unsupported(name, "it can cost more than can be reserved for it")
@@ -245,12 +271,17 @@ def _see(path: str, part: _Part, seen: list[_Seen]) -> Refusal | None:
 
 
 def _check_numbers(read: _Body) -> Refusal | None:
-    for name, limit in (("max_tokens", read.max_tokens), ("max_completion_tokens", read.max_completion_tokens)):
-        if limit is not None and limit < 1:
-            return Refusal(Code.INVALID_VALUE, f"The field {name} must be a positive integer.", name)
+    if read.max_tokens is not None and read.max_tokens < 1:
+        return _not_positive("max_tokens")
+    if read.max_completion_tokens is not None and read.max_completion_tokens < 1:
+        return _not_positive("max_completion_tokens")
     if read.n is not None and not 1 <= read.n <= CHOICES_MAX:
         return Refusal(Code.INVALID_VALUE, f"The field n must be between 1 and {CHOICES_MAX}.", "n")
     return None
+
+
+def _not_positive(name: str) -> Refusal:
+    return Refusal(Code.INVALID_VALUE, f"The field {name} must be a positive integer.", name)
 
 
 def _check_tools(tools: list[_Tool]) -> Refusal | None:
@@ -262,8 +293,8 @@ def _check_tools(tools: list[_Tool]) -> Refusal | None:
 
 def _output_max(read: _Body) -> int:
     """The smaller of the two limits, 0 if none is given."""
-    limits = [limit for limit in (read.max_tokens, read.max_completion_tokens) if limit]
-    return min(limits) if limits else 0
+    one, other = read.max_tokens or 0, read.max_completion_tokens or 0
+    return min(one, other) if one and other else one or other
 
 
 def _is_null(raw: Raw) -> bool:

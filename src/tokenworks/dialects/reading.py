@@ -150,7 +150,13 @@ class WholeAnswer(msgspec.Struct):
 
     def count(self, bytes_per_token: int) -> int:
         """Tokens by bytes, each choice rounded up."""
-        return sum(-(-sum(map(_text_bytes, choice.message.parts())) // bytes_per_token) for choice in self.choices)
+        tokens = 0
+        for choice in self.choices:
+            size = 0
+            for part in choice.message.parts():
+                size += _text_bytes(part)
+            tokens -= -size // bytes_per_token
+        return tokens
 
 
 class _Error(msgspec.Struct):
@@ -312,4 +318,6 @@ def _event(body: dict[str, object]) -> bytes:
 
 
 def _text_bytes(part: bytes) -> int:
-    return len(_text(part).encode()) if part.startswith(b'"') else len(part)
+    if not part.startswith(b'"'):
+        return len(part)
+    return len(part) - 2 if b"\\" not in part and part.isascii() else len(_text(part).encode())

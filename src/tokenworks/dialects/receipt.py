@@ -29,7 +29,7 @@ def charged_fields(charges: tuple[Charge, ...]) -> bytes:
 
 def reserved_fields(parts: tuple[Part, ...]) -> bytes:
     """Headers of a stream, whose charge is not known when it begins: the most that is reserved for it so far."""
-    told = b"x-tokenworks-reserved: %b\r\n" % _sums((part.unit, part.amount) for part in parts)
+    told = b"x-tokenworks-reserved: %b\r\n" % _sums((part.price.unit, part.amount) for part in parts)
     return told + _buckets(part.slice.bucket.id for part in parts)
 
 

@@ -97,17 +97,17 @@ class CatalogInUse:
                 endpoints.append(msgspec.structs.replace(endpoint, api_key=api_key))
         return msgspec.structs.replace(catalog, endpoints=tuple(endpoints))
 
-    def route(self, model: str) -> Route | Refusal:
+    def route(self, model: str, now_ns: int) -> Route | Refusal:
         """How to serve a model."""
         if self._confirmed_ns is None:
             return _NONE_YET
-        if clock.boot_ns() - self._confirmed_ns > self._stale_ns:
+        if now_ns - self._confirmed_ns > self._stale_ns:
             return _STALE
         return self._routes.get(model) or self._none(model, "chat")
 
-    def route_other(self, model: str, api: Api) -> Route | Refusal:
+    def route_other(self, model: str, api: Api, now_ns: int) -> Route | Refusal:
         """How to serve a model where it is asked for something else than a chat completion."""
-        known = self.route(model)
+        known = self.route(model, now_ns)
         if isinstance(known, Refusal) and known.code is Code.STALE_SNAPSHOT:
             return known
         return self._others.get((model, api)) or self._none(model, api)

@@ -36,42 +36,40 @@ def measure(ending: Ending, tally: Tally, counted: Tokens, covered: Need, *, is_
     """
     if not is_dispatched or ending == "refused" or (ending in _BROKEN_OFF and tally.output == 0):
         return Measure("none", NONE, NONE, tally.flags)
-    seen, clipped = counted, ()
+    seen, flags, reported = counted, tally.flags, tally.reported
     if counted.input > covered.input_max or counted.output > covered.output_max:
-        seen, clipped = clip(counted, covered.input_max, covered.output_max), ("count_clipped",)
-    if tally.reported is None:
-        return Measure("counted", seen, seen, (*tally.flags, *clipped, "usage_missing"))
-    doubt = plausible(tally.reported, covered.input_max, covered.output_max, seen.written)
-    if doubt:
-        return Measure("counted", seen, seen, (*tally.flags, *clipped, doubt))
-    return Measure("reported", tally.reported.tokens, seen, tally.flags)
+        seen = clip(counted, covered.input_max, covered.output_max)
+        flags += ("count_clipped",)
+    doubt = plausible(reported, covered.input_max, covered.output_max, seen.written) if reported else "usage_missing"
+    if reported is None or doubt:
+        return Measure("counted", seen, seen, (*flags, doubt))
+    return Measure("reported", reported.tokens, seen, tally.flags)
 
 
 def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Charge, ...]:
     """Take what the request costs, release the rest, and append its closing. Called exactly once for an opening."""
-    tally = delivery.tally
-    result = measure(outcome.ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
-    charges = charges_for(delivery.reservation, result.tokens)
-    delivery.charged = result.tokens
-    gateway.leases.settle(delivery.holding, delivery.reservation, charges)
+    tally, leases, holding, ending = delivery.tally, gateway.leases, delivery.holding, outcome.ending
+    result = measure(ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
+    tokens = delivery.charged = result.tokens
+    charges = charges_for(delivery.reservation, tokens)
+    leases.settle(holding, delivery.reservation, charges)
     if delivery.exchange.grant is not None:
-        delivery.exchange.grant.settle(result.tokens, charges)
+        delivery.exchange.grant.settle(tokens, charges)
     if delivery.ticket is not None:
-        gateway.queues.settle(delivery.ticket, delivery.request.model, result.tokens.total)
-    if outcome.ending == "finished" and not tally.is_cut:
-        written = -(-result.tokens.written // delivery.request.shape.choices)
-        gateway.leases.learn(delivery.holding, delivery.request.model, written)
+        gateway.queues.settle(delivery.ticket, delivery.request.model, tokens.total)
+    if ending == "finished" and not tally.is_cut:
+        leases.learn(holding, delivery.request.model, -(-tokens.written // delivery.request.shape.choices))
     # The customer is charged for what was passed on; we pay for what was generated.
-    generated = result.tokens + Tokens(output=tally.surplus) if tally.surplus else result.tokens
-    delivery.end_attempt(gateway, outcome.ending, generated)
-    first_ns = tally.first_token_ns
+    generated = tokens + Tokens(output=tally.surplus) if tally.surplus else tokens
+    now_ns, first_ns = clock.boot_ns(), tally.first_token_ns
+    delivery.end_attempt(gateway, ending, now_ns, generated)
     gateway.records.close(
         Closing(
             delivery.position,
             clock.wall_ns(),
-            outcome.ending,
+            ending,
             result.basis,
-            result.tokens,
+            tokens,
             result.counted,
             tally.reported.tokens if tally.reported else None,
             result.flags,
@@ -80,14 +78,17 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
             first_ns - delivery.opened_ns if first_ns else 0,
         )
     )
-    gateway.leases.give_back(delivery.holding)
+    leases.give_back(holding, now_ns)
     return charges
 
 
 def closing_bytes_max(parts: tuple[Part, ...], route: Route, attempts_max: int) -> int:
     """The most bytes that the closing of a request with this reservation takes."""
-    lines = [_CHARGE_BYTES + 4 * (len(part.slice.bucket.id) + len(part.tariff) + len(part.unit)) for part in parts]
-    return _CLOSING_BYTES + attempts_max * route.attempt_bytes + sum(lines)
+    size = _CLOSING_BYTES + attempts_max * route.attempt_bytes
+    for part in parts:
+        price = part.price
+        size += _CHARGE_BYTES + 4 * (len(part.slice.bucket.id) + len(price.tariff) + len(price.unit))
+    return size
 
 
 def checkpoint(delivery: Delivery) -> Checkpoint:
@@ -96,12 +97,12 @@ def checkpoint(delivery: Delivery) -> Checkpoint:
     tokens = clip(counted(delivery), delivery.covered.input_max, delivery.covered.output_max)
     attempts = tuple(delivery.attempts)
     if endpoint is not None and sending is not None:
-        attempts += (delivery.attempt(endpoint, sending, "orphaned", tokens),)
+        attempts += (delivery.attempt(endpoint, sending, "orphaned", clock.boot_ns(), tokens),)
     return Checkpoint(delivery.position, tokens, charges_for(delivery.reservation, tokens), attempts)
 
 
 def counted(delivery: Delivery) -> Tokens:
     """Our own count: input by bytes, held to the bound; output as it was seen."""
-    shape = delivery.request.shape
+    shape, input_max = delivery.request.shape, delivery.covered.input_max
     by_bytes = shape.image_tokens - (-shape.text_bytes // delivery.route.model.bytes_per_token)
-    return Tokens(input=min(by_bytes, delivery.covered.input_max), output=delivery.tally.output)
+    return Tokens(min(by_bytes, input_max), 0, 0, delivery.tally.output)

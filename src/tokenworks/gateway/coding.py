@@ -58,6 +58,11 @@ class _Inflated:
         return plain
 
 
+def is_plain(upstream: Upstream) -> bool:
+    """Whether the body of this answer says nothing of a coding."""
+    return b"content-encoding" not in upstream.headers
+
+
 def plain(upstream: Upstream) -> Body:
     """The body of this answer as it was before it was compressed."""
     coding = upstream.headers.get(b"content-encoding")

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import msgspec
 
-from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import Attempt, Ending
@@ -125,25 +124,23 @@ class Delivery(msgspec.Struct, eq=False):
         return self.sending is not None and self.sending.sent_ns > 0
 
     def fields(self) -> bytes:
-        """Headers that tell the customer about a limit that is not the one asked for."""
-        return b"x-tokenworks-output-limit: %d\r\n" % self.output_limit if self.is_clipped else b""
-
-    @property
-    def is_clipped(self) -> bool:
-        """Whether the customer gets less room for output than asked for, or than the model has."""
-        return 0 < self.output_limit < (self.request.shape.output_max or self.route.model.output_max)
+        """Headers that tell the customer about a limit that is less than what was asked for, or than the model has."""
+        limit = self.output_limit
+        if 0 < limit < (self.request.shape.output_max or self.route.model.output_max):
+            return b"x-tokenworks-output-limit: %d\r\n" % limit
+        return b""
 
     def begin_attempt(self, endpoint: Endpoint, sending: Sending, gateway: Gateway) -> None:
         """The next endpoint is tried."""
         self.endpoint, self.sending = endpoint, sending
         gateway.board.begin(endpoint.id)
 
-    def end_attempt(self, gateway: Gateway, outcome: Ending, tokens: Tokens = NONE) -> None:
+    def end_attempt(self, gateway: Gateway, outcome: Ending, now_ns: int, tokens: Tokens = NONE) -> None:
         """The present attempt, if any, is over: what it costs us, and what the board learns from it."""
         endpoint, sending = self.endpoint, self.sending
         if endpoint is None or sending is None:
             return
-        self.attempts.append(self.attempt(endpoint, sending, outcome, tokens))
+        self.attempts.append(self.attempt(endpoint, sending, outcome, now_ns, tokens))
         self.endpoint = self.sending = None
         gateway.board.end(endpoint.id)
         if gateway.queues.lines:
@@ -151,11 +148,11 @@ class Delivery(msgspec.Struct, eq=False):
         if outcome == "finished":
             gateway.board.succeeded(endpoint.id)
         elif outcome in {"endpoint_broken", "endpoint_timeout"}:
-            gateway.board.failed(endpoint.id, clock.boot_ns())
+            gateway.board.failed(endpoint.id, now_ns)
 
-    def attempt(self, endpoint: Endpoint, sending: Sending, outcome: Ending, tokens: Tokens) -> Attempt:
+    def attempt(self, endpoint: Endpoint, sending: Sending, outcome: Ending, now_ns: int, tokens: Tokens) -> Attempt:
         """The record of an attempt as it stands."""
-        first_ns = self.tally.first_token_ns
+        opened_ns, sent_ns, first_ns = self.opened_ns, sending.sent_ns, self.tally.first_token_ns
         return Attempt(
             endpoint.id,
             endpoint.supplier_id,
@@ -164,7 +161,7 @@ class Delivery(msgspec.Struct, eq=False):
             tokens,
             cost(tokens, endpoint.rate, endpoint.rounding),
             outcome,
-            max(0, sending.sent_ns - self.opened_ns),
-            first_ns - self.opened_ns if first_ns else 0,
-            clock.boot_ns() - self.opened_ns,
+            sent_ns - opened_ns if sent_ns > opened_ns else 0,
+            first_ns - opened_ns if first_ns else 0,
+            now_ns - opened_ns,
         )

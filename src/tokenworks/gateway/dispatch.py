@@ -12,7 +12,7 @@ from tokenworks.dialects.anthropic_answer import AnthropicSpeech
 from tokenworks.dialects.messages import Messages
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
-from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
+from tokenworks.gateway.upstream import Sending, Upstream, UpstreamBroken, UpstreamSilent
 
 _log = log.get(__name__)
 
@@ -42,10 +42,25 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
             if isinstance(endpoint, Refusal):
                 return Outcome("refused", endpoint)
         tried.append(endpoint.id)
-        answer = await _try(delivery, gateway, endpoint)
-        if not isinstance(answer, Refusal):
-            return answer
-        refusal = answer
+        sending = _sending(delivery, endpoint)
+        if isinstance(sending, Refusal):
+            refusal = sending
+            continue
+        delivery.begin_attempt(endpoint, sending, gateway)
+        delivery.exchange.drains = endpoint.disconnect == "drain"
+        answer = await gateway.upstreams.send(endpoint, sending)
+        if isinstance(answer, Upstream):
+            if 200 <= answer.status < 300:
+                return answer
+            if answer.status in _CUSTOMERS:
+                return await _pass_on(answer)
+            refusal = _not_served(delivery, gateway, endpoint, answer)
+        else:
+            _warn(endpoint, answer.text)
+            if answer.silent and not answer.hung:
+                return Outcome("endpoint_timeout", _TIMEOUT)
+            delivery.end_attempt(gateway, "endpoint_timeout" if answer.hung else "endpoint_broken", clock.boot_ns())
+            refusal = _UNAVAILABLE
     return Outcome("refused", refusal)
 
 
@@ -55,34 +70,20 @@ def leave_hung(gateway: Gateway) -> None:
 
 
 def _has_other(gateway: Gateway, endpoint: Endpoint) -> bool:
-    route, now_ns = gateway.catalog.route(endpoint.model), clock.boot_ns()
+    now_ns = clock.boot_ns()
+    route = gateway.catalog.route(endpoint.model, now_ns)
     return not isinstance(route, Refusal) and gateway.board.has_other(route.endpoints, endpoint.id, now_ns)
 
 
-async def _try(delivery: Delivery, gateway: Gateway, endpoint: Endpoint) -> Upstream | Outcome | Refusal:
-    """One attempt. A refusal means that another endpoint may be tried."""
-    sending = _sending(delivery, endpoint)
-    if isinstance(sending, Refusal):
-        return sending
-    delivery.begin_attempt(endpoint, sending, gateway)
-    delivery.exchange.drains = endpoint.disconnect == "drain"
-    answer = await gateway.upstreams.send(endpoint, sending)
-    if isinstance(answer, Unreachable):
-        _warn(endpoint, answer.text)
-        if answer.silent and not answer.hung:
-            return Outcome("endpoint_timeout", _TIMEOUT)
-        delivery.end_attempt(gateway, "endpoint_timeout" if answer.hung else "endpoint_broken")
-        return _UNAVAILABLE
-    if 200 <= answer.status < 300:
-        return answer
-    if answer.status in _CUSTOMERS:
-        return await _pass_on(answer)
+def _not_served(delivery: Delivery, gateway: Gateway, endpoint: Endpoint, answer: Upstream) -> Refusal:
+    """The endpoint's error is between it and us; another endpoint may be tried."""
     answer.let_go()
     _warn(endpoint, f"status {answer.status}")
-    delivery.end_attempt(gateway, "refused")
+    now_ns = clock.boot_ns()
+    delivery.end_attempt(gateway, "refused", now_ns)
     is_busy = answer.status == 429 or answer.status >= 500
     refusal = _busy(answer) if is_busy else _REFUSED
-    gateway.board.failed(endpoint.id, clock.boot_ns(), refusal.retry_after_ms * clock.MS)
+    gateway.board.failed(endpoint.id, now_ns, refusal.retry_after_ms * clock.MS)
     return refusal
 
 

@@ -89,7 +89,7 @@ class Exchange(msgspec.Struct, eq=False):
         """The whole answer at once."""
         if self.gone:
             return
-        head = self._head(status, content_type, answers.length(len(body)) + fields)
+        head = self._head(status, content_type, b"content-length: %d\r\n%b" % (len(body), fields))
         self.wire.write(head if self.method == b"HEAD" else head + body)
         self.complete = True
 

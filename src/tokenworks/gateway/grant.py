@@ -81,9 +81,9 @@ class Grant:
         covered = reservation.covered
         output = covered.output_max
         for gauge in self._gauges.spend:
-            parts = [part for part in reservation.parts if part.unit == gauge.limit.unit]
-            read = max((part.rate.dearest_read for part in parts), default=0)
-            written = max((part.rate.dearest_written for part in parts), default=0)
+            parts = [part for part in reservation.parts if part.price.unit == gauge.limit.unit]
+            read = max((part.price.read_max for part in parts), default=0)
+            written = max((part.price.written_max for part in parts), default=0)
             if written:
                 # Each part is rounded up by itself.
                 room = (gauge.left(self._now_ns) - len(parts)) * MILLION - covered.input_max * read
@@ -125,7 +125,7 @@ class Grant:
 
 def reserved_in(reservation: Reservation, unit: str) -> int:
     """What a reservation takes of a unit."""
-    return sum(part.amount for part in reservation.parts if part.unit == unit)
+    return sum(part.amount for part in reservation.parts if part.price.unit == unit)
 
 
 def refusal_of(limit: Limit, wanted: int, wait_ns: int | None) -> Refusal:

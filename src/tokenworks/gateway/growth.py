@@ -133,7 +133,7 @@ class Growth:
         delivery = self._delivery
         bytes_max = closing_bytes_max(grown.parts, delivery.route, self._gateway.settings.attempts_max)
         reserved = tuple(
-            Reserved(part.slice.lease_id, part.slice.bucket.id, part.unit, part.amount) for part in grown.parts
+            Reserved(part.slice.lease_id, part.slice.bucket.id, part.price.unit, part.amount) for part in grown.parts
         )
         covered = grown.covered
         extension = Extension(delivery.position, covered.input_max, covered.output_max, reserved)

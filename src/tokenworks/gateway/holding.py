@@ -16,8 +16,6 @@ from tokenworks.core.purse import Purse, Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.tariff import Tariff
 
-NOTHING = Need(0, 0)
-
 # An answer is taken to need a quarter more than the longest of late, and this much.
 _MARGIN_TOKENS = 16
 # How fast long answers are forgotten: an eighth of the difference with each shorter one.

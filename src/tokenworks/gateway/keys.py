@@ -40,6 +40,13 @@ def digest_of(headers: dict[bytes, bytes]) -> bytes | None:
     return sha256(secret).digest() if secret else None
 
 
+def _usable(found: Key | Refusal) -> Key | Refusal:
+    if isinstance(found, Key) and found.refused:
+        code = Code(found.refused)
+        return Refusal(code, _REFUSED.get(code, "This API key may not be used."))
+    return found
+
+
 class Entry(msgspec.Struct, eq=False):
     """A remembered key. `is_doubted`: a change may have been missed; `is_tried`: and could not be asked for since."""
 
@@ -69,20 +76,27 @@ class Keys:
 
     async def authenticate(self, headers: dict[bytes, bytes]) -> Key | Refusal:
         """The key that the headers hold, or why it may not be used."""
+        return self.known(headers, clock.boot_ns()) or await self.asked(headers)
+
+    def known(self, headers: dict[bytes, bytes], now_ns: int) -> Key | Refusal | None:
+        """The same, where it can be said at once."""
+        digest = digest_of(headers)
+        if digest is None:
+            return _MISSING
+        entry = self._entries.get(digest)
+        if entry is None or entry.is_doubted or now_ns - entry.asked_ns > self._stale_ns:
+            return None
+        return entry.key if not entry.key.refused else _usable(entry.key)
+
+    async def asked(self, headers: dict[bytes, bytes]) -> Key | Refusal:
+        """The same, asking the office."""
         digest = digest_of(headers)
         if digest is None:
             return _MISSING
         entry = self._entries.get(digest)
         if entry is None or clock.boot_ns() - entry.asked_ns > self._stale_ns:
-            found = await self._ask(digest)
-        elif entry.is_doubted:
-            found = await self._confirm(digest, entry)
-        else:
-            found = entry.key
-        if isinstance(found, Key) and found.refused:
-            code = Code(found.refused)
-            return Refusal(code, _REFUSED.get(code, "This API key may not be used."))
-        return found
+            return _usable(await self._ask(digest))
+        return _usable(await self._confirm(digest, entry))
 
     def forget(self, changed: KeyChanged) -> None:
         """A key changed, or all keys of an account did."""

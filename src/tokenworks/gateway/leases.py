@@ -11,14 +11,14 @@ from itertools import count
 
 from tokenworks.base import clock
 from tokenworks.base.config import Settings
-from tokenworks.core.bounds import Need
+from tokenworks.core.bounds import NOTHING, Need
 from tokenworks.core.journal import LeaseClose, LeaseReturn
 from tokenworks.core.purse import Charge, Purse, Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.tariff import Tariff
 from tokenworks.core.wire import Recall
 from tokenworks.gateway.flow import Errands, Wait
-from tokenworks.gateway.holding import NOTHING, Ask, Holding, Line, Pace
+from tokenworks.gateway.holding import Ask, Holding, Line, Pace
 from tokenworks.gateway.lending import RENEWAL_PAUSE_NS, Append, Lending
 from tokenworks.shipping.office import Office
 
@@ -69,15 +69,9 @@ class Leases:
         `balance_used_up`, `no_matching_bucket`, `balance_reserved` after waiting, `lease_unavailable`.
         """
         now_ns = clock.boot_ns()
-        if not holding.waiting or now_ns >= holding.short_until_ns:
-            reservation = holding.purse.reserve(need, model, tariffs, clock.wall_ns(), now_ns)
-            if reservation.short == NOTHING:
-                self.count(holding, model, need, now_ns)
-                last = reservation.parts[-1].slice
-                if last.linger and (_EARLY * last.free < last.leased or now_ns > last.use_until_ns - self._early_ns):
-                    self._renew(holding, model, need, now_ns)
-                return reservation
-            holding.purse.release(reservation)
+        reservation = self.at_once(holding, need, model, tariffs, now_ns, clock.wall_ns())
+        if reservation is not None:
+            return reservation
         wait: Wait[Reservation | Refusal] = Wait()
         ask = Ask(
             model,
@@ -95,6 +89,22 @@ class Leases:
         finally:
             self.end(holding, ask)
 
+    def at_once(
+        self, holding: Holding, need: Need, model: str, tariffs: dict[str, Tariff], now_ns: int, wall_ns: int
+    ) -> Reservation | None:
+        """Reserve all of the need from what is held; None where that does not suffice, or others wait for it."""
+        if holding.waiting and now_ns < holding.short_until_ns:
+            return None
+        reservation = holding.purse.reserve(need, model, tariffs, wall_ns, now_ns)
+        if reservation.short is not NOTHING and reservation.short != NOTHING:
+            holding.purse.release(reservation)
+            return None
+        self.count(holding, model, need, now_ns)
+        last = reservation.parts[-1].slice
+        if last.linger and (_EARLY * last.free < last.leased or now_ns > last.use_until_ns - self._early_ns):
+            self._renew(holding, model, need, now_ns)
+        return reservation
+
     def extend(self, holding: Holding, ask: Ask) -> None:
         """More for a stream that runs: its ask is answered at once from own slices, or when the ledger has answered."""
         self._wait_in_line(holding, ask)
@@ -109,11 +119,10 @@ class Leases:
         if pace is not None:
             pace.learn(written)
 
-    def give_back(self, holding: Holding) -> None:
+    def give_back(self, holding: Holding, now_ns: int) -> None:
         """Close slices that are not worth keeping, unless somebody waits here for what they hold. To be called after
         the closing that last named them was written.
         """
-        now_ns = clock.boot_ns()
         if holding.waiting and now_ns >= holding.recalled_until_ns:
             if not holding.is_tended:
                 holding.is_tended = True

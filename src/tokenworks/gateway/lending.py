@@ -15,13 +15,13 @@ import msgspec
 from tokenworks.base import clock
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
-from tokenworks.core.bounds import Need
+from tokenworks.core.bounds import NOTHING, Need
 from tokenworks.core.journal import LeaseClose, LeaseReturn, LeaseTaken
 from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.purse import Reservation, Slice
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway.flow import Errands
-from tokenworks.gateway.holding import NOTHING, Ask, Holding, Line, Sent
+from tokenworks.gateway.holding import Ask, Holding, Line, Sent
 from tokenworks.shipping.office import Office
 
 RENEWAL_PAUSE_NS = 50 * clock.MS

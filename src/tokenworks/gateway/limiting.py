@@ -1,4 +1,4 @@
-"""Reserving for a key that has limits: counted in first, then reserved for no more than they leave.
+"""Reserving where that may take a while. For a key with limits: counted in first, then no more than they leave.
 
 What a request may spend is known when it is reserved, so that limit is looked at then. Where it does not leave enough,
 less output is reserved, as with a balance that is low; such a request reserves in full and does not grow.
@@ -6,7 +6,7 @@ less output is reserved, as with a balance that is low; such a request reserves 
 
 from tokenworks.base import clock
 from tokenworks.core.bounds import Need
-from tokenworks.core.limits import Gauge, Limits
+from tokenworks.core.limits import Gauge
 from tokenworks.core.purse import Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Key
@@ -19,11 +19,10 @@ from tokenworks.gateway.grant import Grant, refusal_of, reserved_in
 from tokenworks.gateway.holding import Holding
 
 
-async def reserve_limited(
+async def reserve(
     exchange: Exchange,
     gateway: Gateway,
     caller: Key,
-    limits: Limits,
     holding: Holding,
     request: ChatRequest,
     bound: Need,
@@ -33,10 +32,13 @@ async def reserve_limited(
 ) -> tuple[Reservation | Refusal, Need, bool]:
     """The reservation, how much of the bound it is for, and whether it may grow.
 
-    The request is counted in from here on, until it is over: `exchange.grant`. Refusals: those of reserving,
-    `rate_limit_exceeded`, `concurrency_limit_exceeded`, `spend_limit_exceeded`.
+    A key's request is counted in from here on, until it is over, where the key has limits: `exchange.grant`. Refusals:
+    those of reserving, `rate_limit_exceeded`, `concurrency_limit_exceeded`, `spend_limit_exceeded`.
     """
-    choices = request.shape.choices
+    choices, limits, leases = request.shape.choices, caller.limits, gateway.leases
+    if limits is None:
+        reservation = await leases.reserve(holding, bound, choices, request.model, tariffs, is_visible=is_visible)
+        return reservation, bound, is_visible
     grant = gateway.limits.admit(caller, limits, bound, choices)
     if isinstance(grant, Grant):
         exchange.grant = grant
@@ -44,28 +46,35 @@ async def reserve_limited(
     exchange.limit_fields = gateway.limits.fields(caller, limits, anthropic=exchange.path.startswith(messages.PATH))
     if isinstance(grant, Refusal):
         return grant, bound, False
-    leases, bound = gateway.leases, grant.bound
     if not grant.spends:
-        reservation = await leases.reserve(holding, bound, choices, request.model, tariffs, is_visible=is_visible)
-        return reservation, bound, is_visible
+        reservation = await leases.reserve(holding, grant.bound, choices, request.model, tariffs, is_visible=is_visible)
+        return reservation, grant.bound, is_visible
+    return *await _spend(gateway, grant, holding, request, tariffs), False
+
+
+async def _spend(
+    gateway: Gateway, grant: Grant, holding: Holding, request: ChatRequest, tariffs: dict[str, Tariff]
+) -> tuple[Reservation | Refusal, Need]:
+    """The reservation within what may be spent, and how much of the bound it is for."""
+    leases, bound, choices = gateway.leases, grant.bound, request.shape.choices
     reservation = await leases.reserve(holding, bound, choices, request.model, tariffs)
     if isinstance(reservation, Refusal) or (gauge := grant.spend(reservation)) is None:
-        return reservation, bound, False
+        return reservation, bound
     refusal, affordable = _refusal(gauge, reservation), grant.affordable(reservation)
     _release(gateway, holding, reservation)
     if affordable.output_max < min(choices, bound.output_max):
-        return refusal, bound, False
+        return refusal, bound
     reservation = await leases.reserve(holding, affordable, choices, request.model, tariffs)
     if isinstance(reservation, Reservation) and grant.spend(reservation) is not None:
         # It is of other buckets now, at other prices, or others have spent meanwhile.
         _release(gateway, holding, reservation)
-        return refusal, bound, False
-    return reservation, affordable, False
+        return refusal, bound
+    return reservation, affordable
 
 
 def _release(gateway: Gateway, holding: Holding, reservation: Reservation) -> None:
     gateway.leases.settle(holding, reservation, ())
-    gateway.leases.give_back(holding)
+    gateway.leases.give_back(holding, clock.boot_ns())
 
 
 def _refusal(gauge: Gauge, reservation: Reservation) -> Refusal:

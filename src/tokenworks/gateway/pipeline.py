@@ -21,7 +21,7 @@ from tokenworks.gateway.charge import charge, closing_bytes_max, counted
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
 from tokenworks.gateway.dispatch import dispatch
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
-from tokenworks.gateway.limiting import reserve_limited
+from tokenworks.gateway.limiting import reserve
 from tokenworks.gateway.relay import relay
 from tokenworks.gateway.safety import Asker, Safety
 from tokenworks.gateway.screen import Screen
@@ -38,47 +38,57 @@ Parse = Callable[[bytes], chat.ChatRequest | Refusal]
 
 async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse) -> None:
     """Serve one chat completion, or what a dialect makes one of; or what is asked for in its place."""
-    caller = await gateway.keys.authenticate(exchange.headers)
+    now_ns = clock.boot_ns()
+    caller = gateway.keys.known(exchange.headers, now_ns) or await gateway.keys.asked(exchange.headers)
     if isinstance(caller, Refusal):
         return exchange.refuse(caller)
     request = parse(exchange.body)
     if isinstance(request, Refusal):
         return exchange.refuse(request)
     screen = None if gateway.safety is None else await screened(exchange, gateway.safety, caller, request)
-    route = admit(request, gateway) if screen is None or screen.refusal is None else screen.refusal
+    route = admit(request, gateway, now_ns) if screen is None or screen.refusal is None else screen.refusal
     if isinstance(route, Refusal):
         return exchange.refuse(route)
-    model, other = route.model, request.other
-    if other is None:
-        bound = need(request.shape, model.formula, model.context_window, model.output_max)
+    model, shape = route.model, request.shape
+    if request.other is None:
+        bound = need(shape, model.formula, model.context_window, model.output_max)
     else:
-        bound = other.need(request.shape, model)
-    holding = gateway.leases.holding(caller.billing_account_id)
-    tariffs = gateway.catalog.tariffs
-    is_visible = request.stream and not route.model.hidden_reasoning
+        bound = request.other.need(shape, model)
+    leases, tariffs = gateway.leases, gateway.catalog.tariffs
+    holding = leases.holding(caller.billing_account_id)
+    is_visible = request.stream and not model.hidden_reasoning
+    reservation = None
     if caller.limits is None:
-        reservation = await gateway.leases.reserve(
-            holding, bound, request.shape.choices, request.model, tariffs, is_visible=is_visible
-        )
-    else:
-        reservation, bound, is_visible = await reserve_limited(
-            exchange, gateway, caller, caller.limits, holding, request, bound, tariffs, is_visible=is_visible
+        reservation = leases.at_once(holding, bound, request.model, tariffs, clock.boot_ns(), clock.wall_ns())
+    if reservation is None:
+        reservation, bound, is_visible = await reserve(
+            exchange, gateway, caller, holding, request, bound, tariffs, is_visible=is_visible
         )
     if isinstance(reservation, Refusal):
         return exchange.refuse(reservation)
     reserved = reservation.covered
     position = open_request(exchange, gateway, caller, request, route, reservation.parts, reserved)
     if isinstance(position, Refusal):
-        gateway.leases.settle(holding, reservation, ())
-        gateway.leases.give_back(holding)
+        leases.settle(holding, reservation, ())
+        leases.give_back(holding, clock.boot_ns())
         return exchange.refuse(position)
     may_grow = is_visible and reservation.short.output_max > 0
-    covered, limit = clip(reserved, request.shape.choices)
+    covered, limit = clip(reserved, shape.choices)
     if may_grow:
-        covered, limit = reserved, bound.output_max // request.shape.choices
-    now_ns = clock.boot_ns()
+        covered, limit = reserved, bound.output_max // shape.choices
     delivery = Delivery(
-        exchange, request, route, holding, reservation, covered, limit, now_ns, position, Tally(), tariffs, may_grow
+        exchange,
+        request,
+        route,
+        holding,
+        reservation,
+        covered,
+        limit,
+        clock.boot_ns(),
+        position,
+        Tally(),
+        tariffs,
+        may_grow,
     )
     delivery.screen = screen
     outcome = _LOST
@@ -102,13 +112,13 @@ async def screened(exchange: Exchange, safety: Safety, caller: Key, request: cha
     return Screen(safety, asker, await safety.request(asker, request))
 
 
-def admit(request: chat.ChatRequest, gateway: Gateway) -> Route | Refusal:
+def admit(request: chat.ChatRequest, gateway: Gateway, now_ns: int) -> Route | Refusal:
     """How the model is served, if it is."""
     other = request.other
     if other is None:
-        route = gateway.catalog.route(request.model)
+        route = gateway.catalog.route(request.model, now_ns)
     else:
-        route = gateway.catalog.route_other(request.model, other.api)
+        route = gateway.catalog.route_other(request.model, other.api, now_ns)
     if (request.images or request.thinking) and isinstance(route, Route):
         refusal = suit(request, route.model)
         if refusal is not None:
@@ -138,6 +148,8 @@ def suit(request: chat.ChatRequest, model: Model) -> Refusal | None:
 
 def clip(covered: Need, choices: int) -> tuple[Need, int]:
     """The output that can be paid for, the same for each choice."""
+    if choices == 1:
+        return covered, covered.output_max
     limit = covered.output_max // choices
     return Need(covered.input_max, limit * choices), limit
 
@@ -155,6 +167,10 @@ def open_request(
     close_bytes_max = closing_bytes_max(parts, route, gateway.settings.attempts_max)
     if close_bytes_max > PAYLOAD_BYTES_MAX:
         return JOURNAL_FULL
+    named: list[Reserved] = []
+    for part in parts:
+        held = part.slice
+        named.append(Reserved(held.lease_id, held.bucket.id, part.price.unit, part.amount))
     opening = Opening(
         exchange.request_id,
         clock.wall_ns(),
@@ -165,7 +181,7 @@ def open_request(
         request.stream,
         reserved.input_max,
         reserved.output_max,
-        tuple(Reserved(part.slice.lease_id, part.slice.bucket.id, part.unit, part.amount) for part in parts),
+        tuple(named),
     )
     position = gateway.records.open(opening, close_bytes_max)
     return JOURNAL_FULL if isinstance(position, JournalFull) else position

@@ -117,15 +117,29 @@ class Upstreams:
         goes out once more, on a new connection.
         """
         pool = self._pool(endpoint)
-        if pool.idle:
-            upstream = pool.idle.pop()
-            answer = await _exchange(upstream, pool, sending)
-            if isinstance(answer, Upstream) or answer.silent or upstream.touched:
-                return answer
-        connected = await self._connect(pool)
-        if isinstance(connected, Unreachable):
-            return connected
-        return await _exchange(connected, pool, sending)
+        is_kept = bool(pool.idle)
+        while True:
+            upstream = pool.idle.pop() if is_kept else await self._connect(pool)
+            if isinstance(upstream, Unreachable):
+                return upstream
+            sending.sent_ns = clock.boot_ns()
+            upstream.begin(pool.message(sending), stream=sending.stream)
+            try:
+                while not upstream.has_head:
+                    await upstream
+            except UpstreamBroken as fault:
+                upstream.let_go()
+                if not is_kept or upstream.touched:
+                    return Unreachable(str(fault))
+            except UpstreamSilent as fault:
+                upstream.let_go()
+                return Unreachable(str(fault), silent=True, hung=isinstance(fault, UpstreamHung))
+            except Interrupt:
+                upstream.let_go()
+                raise
+            else:
+                return upstream
+            is_kept = False
 
     def keep(self, endpoint_ids: set[str]) -> None:
         """The catalog changed: close what leads to endpoints that left it."""
@@ -214,24 +228,6 @@ class Upstreams:
         if self._tls is None:
             self._tls = tls.to_endpoints(self._settings)
         return self._tls
-
-
-async def _exchange(upstream: Upstream, pool: Pool, sending: Sending) -> Upstream | Unreachable:
-    sending.sent_ns = clock.boot_ns()
-    upstream.is_streamed = sending.stream
-    upstream.begin(pool.message(sending))
-    try:
-        await upstream.head()
-    except UpstreamBroken as fault:
-        upstream.let_go()
-        return Unreachable(str(fault))
-    except UpstreamSilent as fault:
-        upstream.let_go()
-        return Unreachable(str(fault), silent=True, hung=isinstance(fault, UpstreamHung))
-    except Interrupt:
-        upstream.let_go()
-        raise
-    return upstream
 
 
 def _key_fields(endpoint: Endpoint) -> str:

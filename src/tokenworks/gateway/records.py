@@ -5,12 +5,11 @@ turn of the loop share one write(2). Files, frames and fsync belong to `base.jou
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tokenworks.base.journal import GroupSync, JournalFault, JournalFull, JournalWriter
 from tokenworks.core import journal
-from tokenworks.gateway.flow import Errands, Wait, resolve_each
+from tokenworks.gateway.flow import Errands, Gate, Wait
 
 
 class Records:
@@ -27,8 +26,8 @@ class Records:
         self._sync = sync
         self._errands = errands
         self._on_fault = on_fault
-        self._scheduled = False
-        self._waiting: deque[Wait[None]] = deque()
+        self._is_due = False
+        self._gate = Gate()
         self._open: dict[int, None] = {}
         self._leases: dict[int, int] = {}
         self._last = 0
@@ -44,7 +43,8 @@ class Records:
         position = self._writer.append_opening(journal.encode(opening), close_bytes_max)
         if not isinstance(position, JournalFull):
             self._open[position] = None
-            self._schedule()
+            if not self._is_due:
+                self._schedule()
         return position
 
     def extend(self, extension: journal.Extension, close_bytes_max: int) -> bool:
@@ -56,14 +56,16 @@ class Records:
             return False
         if isinstance(position, JournalFull):
             return False
-        self._schedule()
+        if not self._is_due:
+            self._schedule()
         return True
 
     def close(self, closing: journal.Closing) -> None:
         """Append the closing of a request."""
         self._last = self._writer.append_closing(journal.encode(closing), closing.opening)
         del self._open[closing.opening]
-        self._schedule()
+        if not self._is_due:
+            self._schedule()
 
     def append(self, entry: journal.Checkpoint | journal.LeaseTaken | journal.LeaseClose | journal.LeaseReturn) -> bool:
         """Append another entry. False where it would take space that closings were promised, or the disk failed."""
@@ -78,41 +80,40 @@ class Records:
             self._leases[entry.lease_id] = position
         elif isinstance(entry, journal.LeaseClose):
             self._leases.pop(entry.lease_id, None)
-        self._schedule()
+        if not self._is_due:
+            self._schedule()
         return True
 
-    async def written(self) -> None:
-        """Return when everything appended so far would outlive this process."""
-        wait: Wait[None] = Wait()
-        self._waiting.append(wait)
-        self._schedule()
-        await wait
+    def written(self) -> Gate:
+        """To be waited for: it opens when everything appended so far would outlive this process."""
+        gate = self._gate
+        if not self._is_due:
+            self._schedule()
+        return gate
 
-    async def durable(self) -> None:
-        """Return when everything appended so far is as durable as the setting `durability` says."""
+    def durable(self) -> Awaitable[None]:
+        """To be waited for: everything appended so far is as durable as the setting `durability` says."""
         if self._sync is None:
-            await self.written()
-            return
+            return self.written()
         wait: Wait[None] = Wait()
         self._errands.start(_synced(self._sync, self._last, wait))
-        await wait
+        return wait
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        """Write at the end of this turn of the loop."""
+        self._is_due = True
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._scheduled = False
-        waiting, self._waiting = self._waiting, deque()
+        self._is_due = False
+        gate, self._gate = self._gate, Gate()
         try:
             self._writer.flush()
         except JournalFault as fault:
             self._on_fault(fault)
-            for wait in waiting:
-                wait.fail(fault)
-            return
-        resolve_each(waiting, None)
+            gate.open(fault)
+        else:
+            gate.open()
 
 
 async def _synced(sync: GroupSync, position: int, wait: Wait[None]) -> None:

@@ -11,7 +11,7 @@ from tokenworks.dialects.other import Splits
 from tokenworks.dialects.receipt import reserved_fields
 from tokenworks.dialects.sse import EventTooLarge, Splitter
 from tokenworks.gateway.charge import checkpoint, counted
-from tokenworks.gateway.coding import plain
+from tokenworks.gateway.coding import is_plain, plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
 from tokenworks.gateway.passage import Passage
@@ -21,6 +21,7 @@ from tokenworks.gateway.upstream import Upstream, UpstreamBroken, UpstreamSilent
 _BROKEN = Refusal(Code.ENDPOINT_BROKEN, "The answer of the endpoint broke off.")
 _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint fell silent within its answer.")
 _NOT_AN_ANSWER = Refusal(Code.ENDPOINT_BROKEN, "The endpoint's answer is not what was asked for.")
+_NO_ANSWER = Outcome("endpoint_broken", _NOT_AN_ANSWER)
 
 # So many parts of an answer are kept apart; an answer in very small parts would take many times its size.
 _PARTS_MAX = 1_024
@@ -28,50 +29,59 @@ _PARTS_MAX = 1_024
 
 async def relay(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
     """Pass the answer on. The connection is given back in every case."""
-    relayed = _relay_stream if delivery.request.stream else _read_whole
     is_at_end = False
     try:
-        outcome = await relayed(delivery, gateway, upstream)
+        if delivery.request.stream:
+            outcome = await _relay_stream(delivery, gateway, upstream)
+        else:
+            outcome = await _read_whole(delivery, gateway, upstream)
         is_at_end = outcome.ending == "finished" and not delivery.tally.is_cut
     except UpstreamSilent:
         return Outcome("endpoint_timeout", _TIMEOUT)
     except (UpstreamBroken, EventTooLarge):
         return Outcome("endpoint_broken", _BROKEN)
     finally:
-        delivery.exchange.wire.attach(None)
         upstream.let_go(tail=is_at_end)
     return outcome
 
 
 async def _read_whole(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
-    answer_body = plain(upstream)
-    parts: list[bytes] = []
-    gathered = bytearray()
-    size = 0
-    while data := await answer_body.chunk():
-        parts.append(data)
-        size += len(data)
-        if len(parts) == _PARTS_MAX:
-            gathered += b"".join(parts)
-            parts.clear()
-        if size > gateway.settings.answer_bytes_max:
-            return Outcome("endpoint_broken", _NOT_AN_ANSWER)
-    body = parts[0] if len(parts) == 1 and not gathered else bytes(gathered) + b"".join(parts)
+    body = upstream.whole() if is_plain(upstream) else None
+    if body is None:
+        body = await _gathered(upstream, gateway.settings.answer_bytes_max)
+    if len(body) > gateway.settings.answer_bytes_max:
+        return _NO_ANSWER
+    tally, dialect = delivery.tally, delivery.exchange.dialect
     try:
         if delivery.speech is not None:
             body = delivery.speech.whole(body)
         answer = reading.whole_answer(body)
         is_shown = delivery.screen is None or await delivery.screen.whole(body)
-        if delivery.exchange.dialect is not None and is_shown:
-            delivery.exchange.dialect.read(body)
-        delivery.tally.output = answer.count(delivery.route.model.bytes_per_token)
+        if dialect is not None and is_shown:
+            dialect.read(body)
+        tally.output = answer.count(delivery.route.model.bytes_per_token)
     except reading.UNREADABLE:
-        return Outcome("endpoint_broken", _NOT_AN_ANSWER)
+        return _NO_ANSWER
     if not is_shown:
         return _withheld(delivery, body)
-    delivery.tally.reported = reading.reported(answer.usage)
-    delivery.tally.first_token_ns = clock.boot_ns()
-    return Outcome("finished", body=body)
+    tally.reported = reading.reported(answer.usage)
+    tally.first_token_ns = clock.boot_ns()
+    return Outcome("finished", None, 200, body)
+
+
+async def _gathered(upstream: Upstream, bytes_max: int) -> bytes:
+    """The body of a whole answer that comes in parts, or coded; more than `bytes_max` of it where it is too large."""
+    answer_body = plain(upstream)
+    parts: list[bytes] = []
+    gathered = bytearray()
+    size = 0
+    while size <= bytes_max and (data := await answer_body.chunk()):
+        parts.append(data)
+        size += len(data)
+        if len(parts) == _PARTS_MAX:
+            gathered += b"".join(parts)
+            parts.clear()
+    return bytes(gathered) + b"".join(parts)
 
 
 def _withheld(delivery: Delivery, body: bytes) -> Outcome:
@@ -90,7 +100,7 @@ def _withheld(delivery: Delivery, body: bytes) -> Outcome:
 
 async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream) -> Outcome:
     if not upstream.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-        return Outcome("endpoint_broken", _NOT_AN_ANSWER)
+        return _NO_ANSWER
     exchange = delivery.exchange
     exchange.wire.attach(upstream)
     growth = Growth(delivery, gateway)
@@ -98,6 +108,7 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
         stream = await _pass_on(delivery, gateway, upstream, growth)
     finally:
         growth.stop()
+        exchange.wire.attach(None)
     if stream.error:
         return Outcome("endpoint_broken", stream.error)
     if (

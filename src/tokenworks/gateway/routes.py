@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from tokenworks.base import clock
 from tokenworks.base.journal import JournalFault
 from tokenworks.core.bounds import need
 from tokenworks.core.refusals import Code, Refusal
@@ -41,7 +42,10 @@ class Routes:
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange, however it ends."""
         try:
-            await self._serve(exchange)
+            if exchange.path == _CHAT and exchange.method == b"POST":
+                await pipeline.serve(exchange, self._gateway)
+            else:
+                await self._serve(exchange)
         except ClientGone:
             pass  # nobody is left to answer
         except Drained:
@@ -64,8 +68,6 @@ class Routes:
         elif exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
             refusal = Refusal(Code.METHOD_NOT_ALLOWED, f"Use {method.decode()} for {path}.")
             exchange.refuse(refusal, b"allow: %b\r\n" % method)
-        elif path == _CHAT:
-            await pipeline.serve(exchange, self._gateway)
         elif method == b"POST":
             await self._serve_other(exchange, path)
         elif path == "/healthz":
@@ -106,7 +108,7 @@ class Routes:
         request = messages_request.parse_to_count(exchange.body)
         if isinstance(request, Refusal):
             return exchange.refuse(request)
-        route = self._gateway.catalog.route(request.model)
+        route = self._gateway.catalog.route(request.model, clock.boot_ns())
         if isinstance(route, Refusal):
             return exchange.refuse(route)
         model = route.model

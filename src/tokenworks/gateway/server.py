@@ -259,8 +259,8 @@ class Connection(asyncio.Protocol):
                     exchange.refuse(exchange.refusal)
                     self._linger()
                     return
-                self._flow = Flow(self._server.handle(exchange), self._ended)
-                self._flow.start()
+                flow = self._flow = Flow(self._server.handle(exchange), self._ended)
+                flow.start()
         finally:
             self._serving = False
         if self._current is None:
@@ -279,15 +279,15 @@ class Connection(asyncio.Protocol):
             return
         if not exchange.complete:
             self._transport.abort()
-        elif not exchange.keep_alive or self._is_closed_after_this:
+        elif not exchange.keep_alive or (self._server.draining and self._is_closed_after_this):
             self._ready.clear()
             self._transport.close()
-        else:
+        elif self._ready or self._intake.owes_continue or self._reading_paused:
             self._serve_ready()
 
     @property
     def _is_closed_after_this(self) -> bool:
-        return self._server.draining and not self._server.handing_over and not self._ready
+        return not self._server.handing_over and not self._ready
 
     def _linger(self) -> None:
         """After a refusal in the middle of a request: wait for the client to read it.

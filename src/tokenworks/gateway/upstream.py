@@ -5,12 +5,13 @@ means and what it costs is decided elsewhere.
 """
 
 import asyncio
+from collections.abc import Generator
 from typing import Protocol, cast
 
 import httptools
 import msgspec
 
-from tokenworks.gateway.flow import Wait
+from tokenworks.gateway.flow import Flow
 from tokenworks.gateway.server import TICK_MS
 
 _KEPT = frozenset({b"content-type", b"retry-after", b"content-length", b"transfer-encoding", b"content-encoding"})
@@ -69,7 +70,9 @@ class Keeper(Protocol):
 
 
 class Upstream(asyncio.Protocol):
-    """One connection. A request is sent with `begin`; then `head`, `chunk` until empty, and `let_go`."""
+    """One connection. A request is sent with `begin`; then it is waited for until `has_head`, read with `chunk` until
+    empty or at once with `whole`, and `let_go`.
+    """
 
     def __init__(self, pool: Keeper) -> None:
         self.status = 0
@@ -79,9 +82,9 @@ class Upstream(asyncio.Protocol):
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._wait: Wait[None] | None = None
+        self.has_head = False
+        self._flow: Flow | None = None
         self._chunks: list[bytes] = []
-        self._head_done = False
         self._complete = False
         self._fault: Exception | None = None
         self._busy = False
@@ -99,37 +102,43 @@ class Upstream(asyncio.Protocol):
 
     # --- what a request does
 
-    def begin(self, message: bytes) -> None:
+    def begin(self, message: bytes, *, stream: bool) -> None:
         """Send a request."""
-        self.status = 0
         self.headers = {}
-        self.touched = False
+        self.is_streamed = stream
         self._chunks = []
-        self._head_done = self._complete = self._is_reusable = False
+        self.touched = self.has_head = self._complete = self._is_reusable = False
         self._busy = True
-        self._ticks = self._bare_bytes = 0
+        self.status = self._ticks = self._bare_bytes = 0
         self._transport.write(message)
 
-    async def head(self) -> None:
-        """Return when status and headers are here."""
-        while not self._head_done:
-            await self._more()
+    def attach(self, flow: Flow) -> None:
+        """Called by the flow that waits for more."""
+        self._flow = flow
+
+    def __await__(self) -> Generator["Upstream", None, None]:
+        """Return when something has come."""
+        if self._fault is not None:
+            raise self._fault
+        yield self
 
     async def chunk(self) -> bytes:
         """What has come of the body since the last call; empty at the end."""
         while not self._chunks:
             if self._complete:
                 return b""
-            await self._more()
-        chunks = self._chunks
-        self._chunks = []
-        self._bare_bytes = 0
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            await self
+        return self._taken()
+
+    def whole(self) -> bytes | None:
+        """The body, if all of it is here; None while more is to come."""
+        return self._taken() if self._complete else None
 
     def let_go(self, *, tail: bool = False) -> None:
         """Done with the answer. Complete, the connection is kept; else closed, or with `tail` given a moment to end."""
-        self._wait = None
-        self.resume()
+        self._flow = None
+        if self._paused:
+            self.resume()
         if self._complete:
             self._release()
         elif tail and self._fault is None:
@@ -227,7 +236,7 @@ class Upstream(asyncio.Protocol):
         self._pool.forget(self)
         if not self._busy:
             return
-        if self._head_done and not self.is_framed and exc is None:
+        if self.has_head and not self.is_framed and exc is None:
             self._complete = True
         if not self._complete:
             self._fault = self._fault or UpstreamBroken(f"connection lost: {exc or 'closed by the endpoint'}")
@@ -239,7 +248,7 @@ class Upstream(asyncio.Protocol):
         """One header of the answer."""
         name = name.lower()
         # After the head come trailers; they say nothing about how the body was to be read.
-        if name in _KEPT and not self._head_done:
+        if name in _KEPT and not self.has_head:
             self.headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -247,7 +256,7 @@ class Upstream(asyncio.Protocol):
         if self._complete:
             raise UpstreamBroken("an answer nobody asked for")
         self.status = self._parser.get_status_code()
-        self._head_done = self.status >= 200
+        self.has_head = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -255,7 +264,7 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._head_done:
+        if self.has_head:
             self._complete = True
             # To be asked here: the parser forgets the message when it is whole.
             self._is_reusable = self._parser.should_keep_alive()
@@ -264,17 +273,16 @@ class Upstream(asyncio.Protocol):
 
     # --- inside
 
-    async def _more(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-        wait: Wait[None] = Wait()
-        self._wait = wait
-        await wait
+    def _taken(self) -> bytes:
+        chunks = self._chunks
+        self._chunks = []
+        self._bare_bytes = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _wake(self) -> None:
-        wait, self._wait = self._wait, None
-        if wait is not None:
-            wait.resolve(None)
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.resume(self)
 
     def _fail(self, fault: Exception) -> None:
         self._fault = fault

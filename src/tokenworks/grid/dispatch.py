@@ -55,28 +55,33 @@ def choose(
     return None if is_worth_waiting and best_score[0] else best
 
 
+class _States(dict[str, EndpointState]):
+    def __missing__(self, endpoint_id: str) -> EndpointState:
+        state = self[endpoint_id] = EndpointState()
+        return state
+
+
 class Board:
     """The states of all endpoints, kept by id so that they outlive a change of the catalog. The only writer of them."""
 
     def __init__(self, rest_ns_max: int) -> None:
         self._rest_ns_max = rest_ns_max
-        self._states: dict[str, EndpointState] = {}
+        self._states = _States()
 
     def choose(self, endpoints: Sequence[Endpoint], tried: Collection[str], mono_ns: int) -> Endpoint | None:
         """The endpoint for the next attempt; see `choose`."""
-        index = choose(endpoints, [self.state(endpoint.id) for endpoint in endpoints], tried, mono_ns)
+        states = self._states
+        found = [states[endpoint.id] for endpoint in endpoints]
+        index = choose(endpoints, found, tried, mono_ns)
         return None if index is None else endpoints[index]
 
     def state(self, endpoint_id: str) -> EndpointState:
         """The state of an endpoint, fresh if it is new."""
-        found = self._states.get(endpoint_id)
-        if found is None:
-            found = self._states[endpoint_id] = EndpointState()
-        return found
+        return self._states[endpoint_id]
 
     def begin(self, endpoint_id: str) -> None:
         """A request goes to the endpoint. Where it has failed before, this is the probe."""
-        state = self.state(endpoint_id)
+        state = self._states[endpoint_id]
         state.running += 1
         state.turns += 1
         if state.failures:
@@ -84,14 +89,14 @@ class Board:
 
     def end(self, endpoint_id: str) -> None:
         """A request left the endpoint, however it went. A probe that showed nothing makes room for the next."""
-        state = self.state(endpoint_id)
+        state = self._states[endpoint_id]
         state.running -= 1
         if state.rest_until_ns == _PROBING_NS:
             state.rest_until_ns = 0
 
     def succeeded(self, endpoint_id: str) -> None:
         """The endpoint answered as it should."""
-        state = self.state(endpoint_id)
+        state = self._states[endpoint_id]
         if state.failures:
             state.failures = state.rest_until_ns = 0
 
