@@ -62,6 +62,11 @@ class Text(msgspec.Struct):
         return [part for field in fields if field is not _NULL and (part := bytes(field)) not in _NOTHING]
 
 
+    def says(self) -> bool:
+        """Whether any of them holds anything; mostly it is the first."""
+        return (self.content is not _NULL and bytes(self.content) not in _NOTHING) or bool(self.parts())
+
+
 class _Call(msgspec.Struct):
     index: int = 0
     function: Raw = _NULL
@@ -102,25 +107,24 @@ class StreamChunk(msgspec.Struct):
     @property
     def has_usage(self) -> bool:
         """Whether usage is reported here."""
-        return bytes(self.usage) != b"null"
+        return self.usage is not _NULL and bytes(self.usage) != b"null"
 
     @property
     def has_error(self) -> bool:
         """Whether the endpoint gives up."""
-        return bytes(self.error) != b"null"
+        return self.error is not _NULL and bytes(self.error) != b"null"
 
-    @property
-    def is_finishing(self) -> bool:
-        """Whether a choice ends here."""
-        return any(choice.finish_reason is not None for choice in self.choices or ())
-
-    def finished(self) -> set[int]:
+    def finished(self) -> list[int]:
         """The choices that end here."""
-        return {choice.index for choice in self.choices or () if choice.finish_reason is not None}
+        return [choice.index for choice in self.choices or () if choice.finish_reason is not None]
 
     def count(self) -> int:
         """Choices with a delta that carries something."""
-        return sum(1 for choice in self.choices or () if choice.delta is not None and choice.delta.parts())
+        count = 0
+        for choice in self.choices or ():
+            if choice.delta is not None and choice.delta.says():
+                count += 1
+        return count
 
     def text_bytes(self) -> int:
         """About how many bytes of text there are in the deltas."""

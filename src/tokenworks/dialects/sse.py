@@ -37,6 +37,8 @@ class Splitter:
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
         if not self._held and data.endswith(b"\n\n") and b"\r" not in data:
+            if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2:
+                return [Event(data, data[6:-2])]
             return [_event(block) for text in data.split(b"\n\n") if (block := text.strip(_LINE_ENDS))]
         held = self._held
         held += data

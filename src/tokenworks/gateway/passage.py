@@ -93,25 +93,27 @@ class Passage:
             return self._take_unreadable(data)
         if chunk.has_error:
             return self._give_up(data)
-        count = chunk.count()
-        if not count and chunk.choices is None and not chunk.has_usage and reading.error(data) is not None:
+        count, finished, has_usage, tally = chunk.count(), chunk.finished(), chunk.has_usage, self._tally
+        if not count and chunk.choices is None and not has_usage and reading.error(data) is not None:
             return self._give_up(data)
         self.has_begun = True
-        self.is_finishing = self.is_finishing or chunk.is_finishing
-        output = self._tally.output + count
-        if count and chunk.has_usage:
+        if finished:
+            self.is_finishing = True
+        output = tally.output + count
+        if count and has_usage:
             output = self._told(chunk, output)
         if output > self._delivery.covered.output_max:
             return None
-        if chunk.is_finishing:
-            self._unfinished -= chunk.finished()
+        if finished:
+            self._unfinished.difference_update(finished)
         if count:
-            self._tally.output = output
-            self._tally.first_token_ns = self._tally.first_token_ns or clock.boot_ns()
+            tally.output = output
+            if not tally.first_token_ns:
+                tally.first_token_ns = clock.boot_ns()
             if self._delivery.may_grow:
-                self._tally.text_bytes += chunk.text_bytes()
-        if chunk.has_usage:
-            self._tally.reported = reading.reported(chunk.usage)
+                tally.text_bytes += chunk.text_bytes()
+        if has_usage:
+            tally.reported = reading.reported(chunk.usage)
             if not chunk.choices:
                 self.held = raw if self._wants_usage else b""
                 return False
