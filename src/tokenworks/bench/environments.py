@@ -19,7 +19,7 @@ _DONE = "complete"
 async def programs(cache: Path, requirement: str) -> Path:
     """The folder of the programs of a package such as `name[extra]==1.0`, which is installed now if it is not yet."""
     folder = cache / folder_name(requirement)
-    if not (folder / _DONE).exists():
+    if not is_there(cache, requirement):
         # What an earlier try has left is not worth keeping.
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -27,6 +27,11 @@ async def programs(cache: Path, requirement: str) -> Path:
             await _done(requirement, argv)
         (folder / _DONE).touch()
     return folder / "bin"
+
+
+def is_there(cache: Path, requirement: str) -> bool:
+    """Whether it is installed already."""
+    return (cache / folder_name(requirement) / _DONE).exists()
 
 
 def folder_name(requirement: str) -> str:

@@ -55,7 +55,8 @@ async def running(chosen: Sequence[Peer], where: Where, told: Callable[[str], No
     field = Field(proxies={}, about={}, left_out={})
     async with AsyncExitStack() as stack:
         for peer in chosen:
-            told(f"Starting {peer.name}")
+            is_new = peer.requirement and not environments.is_there(where.cache, peer.requirement)
+            told(f"Installing {peer.name} and starting it" if is_new else f"Starting {peer.name}")
             try:
                 programs = await _programs(peer, where.cache)
                 place = await _place(peer, where, programs)

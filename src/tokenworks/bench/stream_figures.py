@@ -34,7 +34,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
     """The medians of a contender's runs, and the runs. `metering`: it charges for what it serves.
 
-    `ttft_added_ms` is its time to the first event less that of the endpoints asked directly just before, at half load.
+    `ttft_added_ms` is its time to the first event less that of the endpoints asked directly, at half load.
     """
 
     cpu_us_per_chunk: float

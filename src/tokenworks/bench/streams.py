@@ -43,6 +43,7 @@ _HELD_MODEL = "bench-held"
 _OTHER_DESCRIPTORS = 200
 _MEGABYTE = 1 << 20
 _LOOK_EVERY_S = 0.1
+_WARM_UP_MS = 1_000
 
 Told = Callable[[str], None]
 """Called with what is done now."""
@@ -138,15 +139,17 @@ class _Bench:
         self.generator = LoadGenerator(cpu_us_per_chunk=0, chunks_per_s=0, ttft_ms=Times(p50=0, p99=0))
 
     async def contenders(self, others: Field) -> dict[str, Contender]:
-        """Warm up, then let the contenders run in turn, each run with a look at the endpoints alone before it."""
+        """Warm up, then let the contenders run in turn, each round with a look at the endpoints alone before it."""
         await self._warm_up(others)
         runs: dict[str, list[Run]] = {}
         for number in range(1, self._plan.runs + 1):
+            self._told(f"Run {number} of {self._plan.runs}: the endpoints alone")
+            alone = await stream_load.send(self._half(self._endpoints, ["no-key"]))
             for name, proxy in list(others.proxies.items()):
                 self._told(f"Run {number} of {self._plan.runs}: {name}")
-                runs.setdefault(name, []).append(await self._of_proxy(proxy, others))
+                runs.setdefault(name, []).append(await self._of_proxy(proxy, others, alone))
             self._told(f"Run {number} of {self._plan.runs}: tokenworks")
-            runs.setdefault("tokenworks", []).append(await self._of_gateway())
+            runs.setdefault("tokenworks", []).append(await self._of_gateway(alone))
         ran = {"tokenworks", *others.proxies}
         return {name: together(mine, metering=name == "tokenworks") for name, mine in runs.items() if name in ran}
 
@@ -188,17 +191,17 @@ class _Bench:
             chunks_per_s=round(chunks * clock.SECOND / direct.elapsed_ns),
             ttft_ms=_ttft(direct),
         )
-        self._told("Warming up")
+        self._told("Warming up: every key once, then all contenders")
         once = load.Plan(ports=[self._subject.port], keys=self._keys, connections=32, duration_ms=0)
         count = await load.send(once)
         self.answers += count.answers
         self.others.update(count.others)
         await self._ask(self._load([self._subject.port], self._keys))
         for proxy in list(others.proxies.values()):
-            await self._asked(proxy, others, self._half([proxy.port], proxy.keys(self._keys)))
+            asked = self._half([proxy.port], proxy.keys(self._keys))
+            await self._asked(proxy, others, msgspec.structs.replace(asked, duration_ms=_WARM_UP_MS))
 
-    async def _of_gateway(self) -> Run:
-        alone = await self._alone()
+    async def _of_gateway(self, alone: Count) -> Run:
         before = self._subject.cpu_ns()
         full = await self._ask(self._load([self._subject.port], self._keys))
         worker, office, base = (after - earlier for after, earlier in zip(self._subject.cpu_ns(), before, strict=True))
@@ -211,18 +214,13 @@ class _Bench:
             database_cpu_us_per_chunk=self._each_us(full, base),
         )
 
-    async def _of_proxy(self, proxy: Proxy, others: Field) -> Run:
-        alone = await self._alone()
+    async def _of_proxy(self, proxy: Proxy, others: Field, alone: Count) -> Run:
         keys = proxy.keys(self._keys)
         cpu_ns = proxy.cpu_ns()
         full = await self._asked(proxy, others, self._load([proxy.port], keys))
         cpu_ns, rss_bytes = proxy.cpu_ns() - cpu_ns, proxy.rss_bytes()
         half = await self._asked(proxy, others, self._half([proxy.port], keys))
         return self._run(full, half, alone, cpu_ns, rss_bytes)
-
-    async def _alone(self) -> Count:
-        """The endpoints asked directly at half load."""
-        return await stream_load.send(self._half(self._endpoints, ["no-key"]))
 
     async def _ask(self, plan: stream_load.Plan) -> Count:
         """Load on the gateway, to its end: when all usage is posted."""

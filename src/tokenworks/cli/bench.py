@@ -1,4 +1,7 @@
-"""`tokenworks bench`: measurements of the product on this machine, as a table or as one JSON object."""
+"""`tokenworks bench`: measurements of the product on this machine, as a table or as one JSON object.
+
+What is being done, and since when, goes to standard error in both cases: a measurement takes minutes.
+"""
 # ruff: noqa: PLC0415
 
 import signal
@@ -58,7 +61,7 @@ def gateway(
 
 @bench.command()
 def stream(
-    seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 10,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 3,
     accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package and a key.")] = 10_000,
     streams: Annotated[int, typer.Option(min=2, max=10_000, help="Streams at once.")] = 300,
     chunks: Annotated[int, typer.Option(min=2, max=1_000, help="Chunks of a stream.")] = 64,
@@ -136,22 +139,26 @@ def _measured(
 
     # A request to terminate unwinds as Ctrl-C does, so that nothing is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    out = render.console()
     with told():
         try:
-            result = measure(config.load(), plan, _quiet if json else lambda step: _say(out, step))
+            result = measure(config.load(), plan, _progress())
         except faults as fault:
             raise CommandFault(str(fault)) from fault
     if json:
         typer.echo(msgspec.json.encode(result).decode())
     else:
-        show(out, result)
+        show(render.console(), result)
     raise typer.Exit(0 if result.is_sound else 1)
 
 
-def _quiet(_step: str) -> None:
-    """Standard output is kept for the one object."""
+def _progress() -> "Callable[[str], None]":
+    """Says each step on standard error, with the minutes and seconds since the start."""
+    from tokenworks.base import clock
 
+    began_ns = clock.boot_ns()
 
-def _say(out: "Console", step: str) -> None:
-    out.print(f"{step} …", style="dim")
+    def say(step: str) -> None:
+        minutes, seconds = divmod((clock.boot_ns() - began_ns) // clock.SECOND, 60)
+        typer.secho(f"{minutes:2}:{seconds:02} {step} …", err=True, dim=True)
+
+    return say
