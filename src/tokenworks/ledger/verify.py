@@ -38,7 +38,9 @@ async def run(conn: Connection, queries: tuple[Query, ...]) -> list[Check]:
 
 
 async def _run(conn: Connection, query: Query) -> Check:
-    limited = f"SELECT * FROM ({query.counterexamples}) x LIMIT {EXAMPLES_MAX}"  # noqa: S608 - queries of ours
+    # All counterexamples are looked for before some are shown: to find the first few soon, the planner would go through
+    # one table for each row of another, and where there are none that takes minutes.
+    limited = f"WITH x AS MATERIALIZED ({query.counterexamples}) SELECT * FROM x LIMIT {EXAMPLES_MAX}"  # noqa: S608 - ours
     found = [str(row[0]) for row in await (await conn.execute(limited.encode())).fetchall()]
     if found:
         return Check(query.name, ok=False, detail="; ".join(found))
@@ -213,9 +215,11 @@ QUERIES = (
                SELECT FROM posting p WHERE p.legal_entity_id = b.legal_entity_id
                    AND p.kind = CASE b.kind WHEN 'prepaid' THEN 'package_sold' ELSE 'credit_granted' END
                    AND p.event_id = CASE b.kind WHEN 'prepaid' THEN 'order/' || b.order_id ELSE 'credit/' || b.id END)
-               OR NOT EXISTS (
-                   SELECT FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.amount = b.granted
-                   WHERE a.code = 'bucket/' || b.id || '/issued' AND a.legal_entity_id = b.legal_entity_id)
+           UNION ALL
+           SELECT b.id FROM bucket b WHERE NOT EXISTS (
+               SELECT FROM account a JOIN transfer t ON t.debit_account_id = a.id
+               WHERE a.code = 'bucket/' || b.id || '/issued' AND a.legal_entity_id = b.legal_entity_id
+                   AND t.amount = b.granted)
            UNION ALL
            SELECT a.code FROM account a WHERE a.code LIKE 'bucket/%'
                AND NOT EXISTS (SELECT FROM bucket b WHERE b.id = split_part(a.code, '/', 2))""",
