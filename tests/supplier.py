@@ -25,6 +25,7 @@ class Call:
     body: dict[str, Any]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    method: str = "POST"
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, data: bytes) -> None:
@@ -91,7 +92,8 @@ class Supplier:
         first, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        call = Call(first.split(" ")[1], headers, json.loads(body), reader, writer)
+        method, path, _ = first.split(" ")
+        call = Call(path, headers, json.loads(body or b"{}"), reader, writer, method)
         async with self.called:
             self.calls.append(call)
             self.called.notify_all()

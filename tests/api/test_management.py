@@ -188,6 +188,8 @@ async def test_a_model_says_what_it_is_offered_on_and_an_endpoint_what_it_speaks
     assert (plain["apis"], plain["image"], plain["thinking"]) == (["chat"], None, "none")
     added = await office.post("/endpoints", ENDPOINT | {"model": "all", "dialect": "anthropic"})
     assert added["dialect"] == "anthropic"
+    added = await office.post("/endpoints", ENDPOINT | {"model": "all", "dialect": "responses", "id": "keeper"})
+    assert added["dialect"] == "responses"
     for body, field in (
         ({"apis": ["chats"]}, None),
         ({"apis": []}, "apis"),

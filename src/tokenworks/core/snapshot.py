@@ -20,8 +20,11 @@ Api = Literal["chat", "completions", "embeddings", "moderations"]
 Thinks = Literal["none", "effort", "template", "budget"]
 """How a model is made to think: not at all, by `reasoning_effort`, by its template, by `thinking` with a budget."""
 
-Spoken = Literal["openai", "anthropic"]
-"""Whose API an endpoint serves."""
+Spoken = Literal["openai", "anthropic", "responses"]
+"""Whose API an endpoint serves. `responses` is OpenAI's with responses that the endpoint keeps, under their ids."""
+
+Served = Literal[Api, "responses"]
+"""What an endpoint can be asked for. `responses` are those that it keeps; they belong to `chat`."""
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import Meta, Raw
 
 from tokenworks.core.bounds import Need, Shape, need_of_prompts
 from tokenworks.core.refusals import Refusal
-from tokenworks.core.snapshot import Api, Model
+from tokenworks.core.snapshot import Endpoint, Model, Served
 from tokenworks.core.usage import Tokens
 from tokenworks.dialects import chat, completions_answer, passed, prompts
 from tokenworks.dialects.chat import CHOICES_MAX, ChatRequest
@@ -56,7 +56,7 @@ _encode = msgspec.json.encode
 class Completions(Passed):
     """One exchange."""
 
-    api: Api = "completions"
+    api: Served = "completions"
     path = "/completions"
 
     def __init__(self) -> None:
@@ -93,11 +93,11 @@ class Completions(Passed):
         """The bound of all prompts and all that is written to them."""
         return need_of_prompts(shape, model.formula, model.context_window, model.output_max)
 
-    def body(self, fields: dict[str, Raw], upstream_model: str, output_limit: int) -> bytes:
+    def body(self, fields: dict[str, Raw], endpoint: Endpoint, output_limit: int) -> bytes:
         """The request as it came, with a limit it cannot pass, and usage at the end of a stream."""
         # An echo alone asks for no token; for one it is reserved.
         limit = 0 if bytes(fields.get("max_tokens", b"")) == b"0" else output_limit
-        sent: dict[str, Any] = {**fields, "model": upstream_model, "max_tokens": limit}
+        sent: dict[str, Any] = {**fields, "model": endpoint.upstream_model, "max_tokens": limit}
         if self._is_stream:
             options = fields.get("stream_options")
             kept = {} if options is None or bytes(options) == b"null" else _shallow(options)

@@ -10,7 +10,7 @@ from msgspec import Meta, Raw
 
 from tokenworks.core.bounds import Shape
 from tokenworks.core.refusals import Refusal
-from tokenworks.core.snapshot import Api
+from tokenworks.core.snapshot import Served
 from tokenworks.dialects import chat, passed, prompts
 from tokenworks.dialects.chat import ChatRequest
 from tokenworks.dialects.passed import Passed, Usage
@@ -49,7 +49,7 @@ _answer = msgspec.json.Decoder(_Answer).decode
 class Embeddings(Passed):
     """One exchange."""
 
-    api: Api = "embeddings"
+    api: Served = "embeddings"
     path = "/embeddings"
 
     def parse(self, body: bytes) -> ChatRequest | Refusal:

@@ -13,7 +13,7 @@ from msgspec import Meta, Raw
 
 from tokenworks.core.bounds import Shape
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Api
+from tokenworks.core.snapshot import Served
 from tokenworks.dialects import chat, passed
 from tokenworks.dialects.chat import ChatRequest
 from tokenworks.dialects.passed import Passed, Usage, wrong
@@ -51,7 +51,7 @@ _answer = msgspec.json.Decoder(_Answer).decode
 class Moderations(Passed):
     """One exchange. `first` gives the model that is used where a customer names none."""
 
-    api: Api = "moderations"
+    api: Served = "moderations"
     path = "/moderations"
 
     def __init__(self, first: Callable[[], str]) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Raw
 
 from tokenworks.core.bounds import Need, Shape
-from tokenworks.core.snapshot import Api, Model
+from tokenworks.core.snapshot import Endpoint, Model, Served
 from tokenworks.dialects.sse import Event
 
 
@@ -42,8 +42,13 @@ class Other(Speech, Protocol):
     """One request for something else than a chat completion."""
 
     @property
-    def api(self) -> Api:
+    def api(self) -> Served:
         """What a model must be offered on."""
+        ...
+
+    @property
+    def endpoint_id(self) -> str:
+        """The only endpoint that can serve it; empty where each can."""
         ...
 
     @property
@@ -55,6 +60,6 @@ class Other(Speech, Protocol):
         """The bound of the request."""
         ...
 
-    def body(self, fields: dict[str, Raw], upstream_model: str, output_limit: int) -> bytes:
-        """The body for the endpoint."""
+    def body(self, fields: dict[str, Raw], endpoint: Endpoint, output_limit: int) -> bytes:
+        """The body for this endpoint."""
         ...

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from tokenworks.core.bounds import Need, Shape, need_of_prompts
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Api, Model
+from tokenworks.core.snapshot import Endpoint, Model, Served
 from tokenworks.core.usage import Tokens
 from tokenworks.dialects import answers, chat
 from tokenworks.dialects.chat import ChatRequest
@@ -32,7 +32,8 @@ class Passed:
 
     fields = b""
     error_event = b""
-    api: Api = "embeddings"
+    api: Served = "embeddings"
+    endpoint_id = ""
     path = ""
 
     def __init__(self) -> None:
@@ -65,10 +66,10 @@ class Passed:
         """The bound of what is read; nothing is written."""
         return need_of_prompts(shape, model.formula, model.context_window, 0)
 
-    def body(self, fields: dict[str, Raw], upstream_model: str, output_limit: int) -> bytes:
+    def body(self, fields: dict[str, Raw], endpoint: Endpoint, output_limit: int) -> bytes:
         """The request as it came, with the endpoint's name of the model."""
         del output_limit
-        return _encode({**fields, "model": upstream_model})
+        return _encode({**fields, "model": endpoint.upstream_model})
 
     def splitter(self, splitter: Splits) -> Splits:
         """There is no stream."""

@@ -1,7 +1,7 @@
 """The dialect of Responses: one exchange of a customer who speaks OpenAI's newer API.
 
 Holds what the answers of one exchange need to know of its request; the translation itself is in `responses_request`,
-`responses_answer` and `responses_stream`. No response is kept: none can be fetched, continued or deleted by its id.
+`responses_answer` and `responses_stream`. Nothing is kept of it; responses that an endpoint keeps are `kept`'s.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from tokenworks.base import clock
-from tokenworks.core.refusals import Code, Refusal
+from tokenworks.core.refusals import Refusal
 from tokenworks.core.usage import Tokens
 from tokenworks.dialects import answers, responses_answer, responses_request
 from tokenworks.dialects.chat import ChatRequest
@@ -72,10 +72,3 @@ class Responses:
         if self._stream is None or not self._stream.has_begun:
             return status, answers.refusal_body(refusal)
         return status, self._stream.error(refusal.message, refusal.field or None, refusal.code.value, kind)
-
-
-def not_kept(response_id: str) -> Refusal:
-    """No response is there by its id, whoever asks."""
-    return Refusal(
-        Code.RESPONSE_NOT_FOUND, f"There is no response {response_id!r}: none is stored here.", "response_id"
-    )

@@ -18,7 +18,7 @@ from tokenworks.dialects.reading import UNREADABLE
 _KEPT = "nothing is stored here; send the whole conversation as input, with store false"
 _COSTS = "it can cost more than can be reserved for it"
 # What these fields may be; any other value refers to what is kept, or costs beside the tokens of the model.
-_HARMLESS: dict[str, tuple[str, tuple[object, ...]]] = {
+HARMLESS: dict[str, tuple[str, tuple[object, ...]]] = {
     **dict.fromkeys(("previous_response_id", "conversation", "prompt"), (_KEPT, (None,))),
     "store": (_KEPT, (None, False)),
     "background": (_KEPT, (None, False)),
@@ -159,7 +159,7 @@ def translated(read: Body) -> dict[str, Any]:
 
 
 def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
-    for name, (why, harmless) in _HARMLESS.items():
+    for name, (why, harmless) in HARMLESS.items():
         if name in fields and _any(fields[name]) not in harmless:
             return chat.unsupported(name, why)
     return None

@@ -6,9 +6,10 @@ Readers take what they need at admission and keep it, so a swap never changes a 
 import msgspec
 
 from tokenworks.base import clock, log
+from tokenworks.base.aliases import Aliases
 from tokenworks.base.vault import Vault, VaultFault, is_sealed
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Api, Catalog, Endpoint, Model
+from tokenworks.core.snapshot import Catalog, Endpoint, Model, Served
 from tokenworks.core.tariff import Tariff
 
 _log = log.get(__name__)
@@ -35,7 +36,7 @@ class CatalogInUse:
         self._has_unopened = False
         self._stale_ns = stale_ms * clock.MS
         self._routes: dict[str, Route] = {}
-        self._others: dict[tuple[str, Api], Route] = {}
+        self._others: dict[tuple[str, Served], Route] = {}
         self._confirmed_ns: int | None = None
         self._catalog: Catalog | None = None
         self.tariffs: dict[str, Tariff] = {}
@@ -73,6 +74,10 @@ class CatalogInUse:
             for api in route.model.apis
             if api != "chat"
         }
+        for name, route in self._routes.items():
+            keeping = _keeping(route)
+            if keeping.endpoints:
+                self._others[name, "responses"] = keeping
         self.tariffs = catalog.tariffs
         self.models = tuple(catalog.models.values())
         return True
@@ -105,18 +110,37 @@ class CatalogInUse:
             return _STALE
         return self._routes.get(model) or self._none(model, "chat")
 
-    def route_other(self, model: str, api: Api, now_ns: int) -> Route | Refusal:
-        """How to serve a model where it is asked for something else than a chat completion."""
+    def route_other(self, model: str, api: Served, now_ns: int, endpoint_id: str = "") -> Route | Refusal:
+        """How to serve what is no chat completion, by one endpoint if it is named."""
         known = self.route(model, now_ns)
         if isinstance(known, Refusal) and known.code is Code.STALE_SNAPSHOT:
             return known
-        return self._others.get((model, api)) or self._none(model, api)
+        route = self._others.get((model, api))
+        if route is None:
+            return self._none(model, api)
+        if not endpoint_id:
+            return route
+        named = tuple(endpoint for endpoint in route.endpoints if endpoint.id == endpoint_id)
+        return msgspec.structs.replace(route, endpoints=named) if named else _left(model)
 
-    def first(self, api: Api) -> str:
+    def keeper(self, endpoint_id: str) -> Endpoint | None:
+        """The endpoint that keeps a response, if it still serves."""
+        keeping = (route.endpoints for (_, api), route in self._others.items() if api == "responses")
+        return next((each for endpoints in keeping for each in endpoints if each.id == endpoint_id), None)
+
+    def aliases(self) -> Aliases | None:
+        """By which customers know what endpoints keep; None where there is no master key, so nothing can be kept."""
+        try:
+            return None if self._vault is None else Aliases(self._vault, "responses")
+        except VaultFault as fault:
+            _log.error("responses cannot be kept: %s", fault)
+            return None
+
+    def first(self, api: Served) -> str:
         """The first model that is offered on an API; empty where none is."""
         return min((model for model, offered in self._others if offered == api), default="")
 
-    def _none(self, model: str, api: Api) -> Refusal:
+    def _none(self, model: str, api: Served) -> Refusal:
         """Why there is no route."""
         apis = next((known.apis for known in self.models if known.id == model), None)
         if apis is None:
@@ -127,8 +151,25 @@ class CatalogInUse:
 
 def _of_openai(route: Route) -> Route:
     """Without endpoints that speak another API than OpenAI's."""
-    spoken = tuple(endpoint for endpoint in route.endpoints if endpoint.dialect == "openai")
+    spoken = tuple(endpoint for endpoint in route.endpoints if endpoint.dialect != "anthropic")
     return route if len(spoken) == len(route.endpoints) else msgspec.structs.replace(route, endpoints=spoken)
+
+
+def _keeping(route: Route) -> Route:
+    """The endpoints that keep responses. What they keep can be fetched, so it is written to its end whoever leaves,
+    and paid for in full beforehand, like what no stream shows.
+    """
+    endpoints = tuple(
+        msgspec.structs.replace(endpoint, disconnect="drain")
+        for endpoint in route.endpoints
+        if endpoint.dialect == "responses"
+    )
+    return Route(msgspec.structs.replace(route.model, hidden_reasoning=True), endpoints, route.attempt_bytes)
+
+
+def _left(model: str) -> Refusal:
+    text = f"What the request goes on from is kept by an endpoint that does not serve the model {model!r}, or is gone."
+    return Refusal(Code.RESPONSE_NOT_FOUND, f"{text} Send the whole conversation as input.", "previous_response_id")
 
 
 def not_found(model: str) -> Refusal:

@@ -98,7 +98,7 @@ def _sending(delivery: Delivery, endpoint: Endpoint) -> Sending | Refusal:
         return said if isinstance(said, Refusal) else Sending(said, request_id, stream=request.stream)
     delivery.speech = other
     if other is not None:
-        body = other.body(request.sent, endpoint.upstream_model, delivery.output_limit)
+        body = other.body(request.sent, endpoint, delivery.output_limit)
         return Sending(body, request_id, path=other.path, stream=request.stream)
     body = chat.upstream_body(request, endpoint.upstream_model, delivery.output_limit)
     return Sending(body, request_id, stream=request.stream)

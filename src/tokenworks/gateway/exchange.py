@@ -76,6 +76,7 @@ class Exchange(msgspec.Struct, eq=False):
     is_http_11: bool
     keep_alive: bool
     began_ns: int
+    query: bytes = b""
     refusal: Refusal | None = None
     streaming: bool = False
     complete: bool = False

@@ -163,17 +163,21 @@ class Intake:
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         if self._gathered is not None:
             body = bytes(self._gathered) + body
+        query = b""
+        if b"?" in url:
+            url, _, query = url.partition(b"?")
         self.ready.append(
             Exchange(
                 self._wire,
                 self._request_id(),
                 parser.get_method(),
-                (url.partition(b"?")[0] if b"?" in url else url).decode("latin-1"),
+                url.decode("latin-1"),
                 self._headers,
                 body,
                 self._is_http_11,
                 parser.should_keep_alive(),
                 clock.boot_ns(),
+                query,
             )
         )
 

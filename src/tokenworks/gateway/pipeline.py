@@ -118,7 +118,7 @@ def admit(request: chat.ChatRequest, gateway: Gateway, now_ns: int) -> Route | R
     if other is None:
         route = gateway.catalog.route(request.model, now_ns)
     else:
-        route = gateway.catalog.route_other(request.model, other.api, now_ns)
+        route = gateway.catalog.route_other(request.model, other.api, now_ns, other.endpoint_id)
     if (request.images or request.thinking) and isinstance(route, Route):
         refusal = suit(request, route.model)
         if refusal is not None:

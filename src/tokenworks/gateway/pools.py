@@ -61,7 +61,7 @@ class Pool:
     def message(self, sending: Sending) -> bytes:
         """A whole request."""
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._head_of(sending.path) if sending.path else self._head,
+            self._head_of(sending.path, sending.method) if sending.path else self._head,
             sending.request_id.encode(),
             len(sending.body),
             sending.body,
@@ -90,8 +90,8 @@ class Pool:
         for upstream in list(self.idle):
             upstream.close()
 
-    def _head_of(self, path: str) -> bytes:
-        return f"POST {self._path}{path} HTTP/1.1\r\n{self._fields}".encode()
+    def _head_of(self, path: str, method: str = "POST") -> bytes:
+        return f"{method} {self._path}{path} HTTP/1.1\r\n{self._fields}".encode()
 
 
 class Upstreams:

@@ -16,8 +16,7 @@ from tokenworks.dialects.completions import Completions
 from tokenworks.dialects.dialect import dialect_of
 from tokenworks.dialects.embeddings import Embeddings
 from tokenworks.dialects.moderations import Moderations
-from tokenworks.dialects.responses import Responses
-from tokenworks.gateway import pipeline
+from tokenworks.gateway import kept, pipeline
 from tokenworks.gateway.catalog import not_found
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.exchange import ClientGone, Drained, Exchange, TooLong
@@ -62,7 +61,7 @@ class Routes:
         path = exchange.path
         method = _METHODS.get(path) or (b"GET" if path.startswith(_MODELS + "/") else None)
         if method is None and path.startswith(responses.PATH + "/"):
-            await self._not_kept(exchange)
+            await kept.reach(exchange, self._gateway)
         elif method is None:
             exchange.refuse(Refusal(Code.ROUTE_NOT_FOUND, f"There is nothing at {path}."))
         elif exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
@@ -86,14 +85,12 @@ class Routes:
         elif path == messages.COUNT_PATH:
             await self._count(exchange)
         else:
-            other = self._other(exchange)
+            other = await kept.create(exchange, self._gateway) if path == responses.PATH else self._other(exchange)
             exchange.dialect = other
             await pipeline.serve(exchange, self._gateway, other.parse)
 
-    def _other(self, exchange: Exchange) -> Completions | Embeddings | Moderations | Responses:
+    def _other(self, exchange: Exchange) -> Completions | Embeddings | Moderations:
         path = exchange.path
-        if path == responses.PATH:
-            return Responses(exchange.request_id)
         if path == completions.PATH:
             return Completions()
         if path == embeddings.PATH:
@@ -124,20 +121,14 @@ class Routes:
         if isinstance(caller, Refusal):
             return exchange.refuse(caller)
         if not model_id:
-            listed = [_shown(model) for model in self._gateway.catalog.models]
+            listed = [self._shown(model) for model in self._gateway.catalog.models]
             return exchange.answer(200, _encode({"object": "list", "data": listed}))
         found = next((model for model in self._gateway.catalog.models if model.id == model_id), None)
         if found is None:
             return exchange.refuse(not_found(model_id))
-        return exchange.answer(200, _encode(_shown(found)))
+        return exchange.answer(200, _encode(self._shown(found)))
 
-    async def _not_kept(self, exchange: Exchange) -> None:
-        """A response by its id: there is none, whoever asks."""
-        caller = await self._gateway.keys.authenticate(exchange.headers)
-        response_id = unquote(exchange.path[len(responses.PATH) + 1 :].partition("/")[0])
-        exchange.refuse(caller if isinstance(caller, Refusal) else responses.not_kept(response_id))
-
-
-def _shown(model: Model) -> dict[str, Any]:
-    shown = {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}
-    return shown | {"tokenworks": {"apis": model.apis}}
+    def _shown(self, model: Model) -> dict[str, Any]:
+        shown = {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}
+        keeps = {"keeps_responses": True} if kept.keeps(self._gateway, model.id) else {}
+        return shown | {"tokenworks": {"apis": model.apis} | keeps}

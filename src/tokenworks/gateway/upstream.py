@@ -43,7 +43,7 @@ class Unreachable(msgspec.Struct, frozen=True):
 
 class Sending(msgspec.Struct, eq=False):
     """A request on its way to an endpoint. `sent_ns` is set when its bytes go out, 0 before. `path` is set where it is
-    not a chat completion.
+    not a chat completion, `method` where nothing is made.
     """
 
     body: bytes
@@ -51,6 +51,7 @@ class Sending(msgspec.Struct, eq=False):
     sent_ns: int = 0
     path: str = ""
     stream: bool = False
+    method: str = "POST"
 
 
 class Keeper(Protocol):

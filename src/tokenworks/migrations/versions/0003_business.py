@@ -158,7 +158,7 @@ CREATE TABLE endpoint (
     sealed_key text NOT NULL CHECK (sealed_key = '' OR sealed_key LIKE 'sealed:v1:%'),
     purchase_tariff_id text COLLATE "C" NOT NULL,
     disconnect text NOT NULL CHECK (disconnect IN ('stop', 'drain')),
-    dialect text NOT NULL CHECK (dialect IN ('openai', 'anthropic')),
+    dialect text NOT NULL CHECK (dialect IN ('openai', 'anthropic', 'responses')),
     state text NOT NULL CHECK (state IN ('in_service', 'out_of_service')),
     created_at_ns bigint NOT NULL
 );
