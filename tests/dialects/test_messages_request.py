@@ -119,7 +119,11 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     ({"thinking": {"type": "disabled"}, "service_tier": "auto", "speed": None, "mcp_servers": []}, {}),
-    ({"n": 5, "plugins": ["x"], "best_of": 3, "max_completion_tokens": 999, "unknown": {"x": 1}}, {}),
+    ({"n": 5, "plugins": ["x"], "best_of": 3, "max_completion_tokens": 999, "Max_Tokens": 999, "stop": "x"}, {}),
+    ({"cache_control": {"type": "ephemeral"}, "context_management": {"edits": []}, "inference_geo": "us"}, {}),
+    ({"unknown": {"x": 1}, "absent": None}, {"unknown": {"x": 1}}),
+    ({"seed": 3, "logit_bias": {"1": 2}, "Seed": 4, "user": "u"}, {"seed": 3, "logit_bias": {"1": 2}, "user": "u"}),
+    ({"user": "u", "metadata": {"user_id": "u1"}}, {"user": "u1"}),
 ]
 
 
@@ -224,12 +228,14 @@ def test_a_schema_nested_as_deeply_as_can_just_be_read() -> None:
 
 
 def test_the_bound_is_that_of_the_chat_completion() -> None:
-    request = read(system="Be brief.", tools=[WEATHER], max_tokens=5, metadata={"user_id": "x" * 999}, unknown="x" * 99)
+    request = read(
+        system="Be brief.", tools=[WEATHER], max_tokens=5, metadata={"user_id": "x" * 999}, unknown="x" * 99, seed=7
+    )
     assert isinstance(request, ChatRequest)
     shape = request.shape
     assert (shape.messages, shape.tools, shape.output_max, shape.choices) == (2, 1, 5, 1)
     counted = [{"role": "system", "content": "Be brief."}, *HI], [FUNCTION]
-    assert shape.text_bytes == sum(len(msgspec.json.encode(each)) for each in counted)
+    assert shape.text_bytes == sum(len(msgspec.json.encode(each)) for each in (*counted, "x" * 99))
 
 
 def test_counting_needs_no_limit() -> None:

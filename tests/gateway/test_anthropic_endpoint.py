@@ -162,12 +162,17 @@ async def test_tools_of_an_openai_client(gateway: Bench, streams: bool) -> None:
 async def test_an_anthropic_client_s_message_goes_as_it_was_written(gateway: Bench) -> None:
     gateway.supplier.script(ok(message("Hello.")))
     cached: Any = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    beside = {"unknown": {"x": 1}, "cache_control": {"type": "ephemeral"}}
+    left = {"seed": 3, "n": 2, "service_tier": "auto", "inference_geo": "us", "context_management": {"edits": []}}
+    more = beside | left | {"Max_Tokens": 99, "absent": None}
     async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key=SECRET, max_retries=0) as client:
-        answer = await client.messages.create(model="m", max_tokens=20, system=cached, messages=HELLO, tools=[WEATHER])
+        answer = await client.messages.create(
+            model="m", max_tokens=20, system=cached, messages=HELLO, tools=[WEATHER], extra_body=more
+        )
     assert (answer.content[0].type, answer.stop_reason) == ("text", "end_turn")
     assert answer.usage.cache_creation_input_tokens == 5
     expected = {"model": "up", "max_tokens": 20, "system": cached, "messages": HELLO, "tools": [WEATHER]}
-    assert gateway.supplier.calls[0].body == expected
+    assert gateway.supplier.calls[0].body == expected | beside
     assert summary(await gateway.closing())[:4] == ("finished", "reported", TOKENS, 19)
 
 

@@ -157,8 +157,16 @@ TRANSLATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"messages": BODY["messages"], "service_tier": "premium"},
     ),
     "what shapes it": (
-        {"temperature": 0.5, "top_p": 0.9, "user": "u", "store": False, "truncation": "auto", "unknown": "x" * 99},
+        {"temperature": 0.5, "top_p": 0.9, "user": "u", "store": False, "truncation": "auto", "metadata": {"a": "b"}},
         {"messages": BODY["messages"], "temperature": 0.5, "top_p": 0.9, "user": "u"},
+    ),
+    "what nobody knows, and knobs": (
+        {"unknown": "x", "seed": 3, "logit_bias": {"1": 2}, "absent": None},
+        {"messages": BODY["messages"], "unknown": "x", "seed": 3, "logit_bias": {"1": 2}},
+    ),
+    "what chat completions have for something else": (
+        {"n": 3, "messages": [], "Seed": 3, "max_tokens": 999, "plugins": [1], "stop": "x", "Max_Output_Tokens": 9},
+        {"messages": BODY["messages"]},
     ),
 }
 

@@ -1,8 +1,8 @@
 """What endpoints are sent that speak Anthropic's API: a chat completion as a message to be created.
 
-A customer's own message is sent as it was written, field by field of those that were checked. Of a chat completion what
-has no counterpart stays behind where it only shapes the answer, and is refused where somebody would miss it. Source:
-Anthropic API reference, "Create a Message".
+A customer's own message is sent as it was written, in the fields that were checked and those that nobody knows. Of a
+chat completion what has no counterpart stays behind where it only shapes the answer, and is refused where somebody
+would miss it. Source: Anthropic API reference, "Create a Message".
 """
 
 from typing import Any
@@ -11,15 +11,16 @@ import msgspec
 from msgspec import Raw
 
 from tokenworks.core.refusals import Refusal
+from tokenworks.dialects import beside, messages_request
 from tokenworks.dialects.chat import ChatRequest, unsupported
 from tokenworks.dialects.reading import UNREADABLE
 from tokenworks.dialects.thinking import BUDGET_MIN
 
-# Fields of a customer's own message. All others stay behind, as they do elsewhere.
+# Fields of a customer's own message that are sent. The others of Anthropic's can cost more than tokens.
 _OWN = frozenset(
     {
         *("messages", "system", "metadata", "stop_sequences", "stream", "temperature", "top_p", "top_k"),
-        *("tools", "tool_choice", "thinking", "output_config"),
+        *("tools", "tool_choice", "thinking", "output_config", "cache_control"),
     }
 )
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
@@ -109,7 +110,10 @@ def body(request: ChatRequest, own: bytes | None, upstream_model: str, output_li
     """The body for the endpoint. `own` is the customer's own message, where it was one."""
     sent: dict[str, Any] = {"model": upstream_model, "max_tokens": output_limit}
     if own is not None:
-        fields = {name: raw for name, raw in _own(own).items() if name in _OWN}
+        given = _own(own)
+        fields = {name: raw for name, raw in given.items() if name in _OWN} | beside.unknown(
+            given, messages_request.OWN
+        )
         thinking = _thinking(fields.pop("thinking", Raw(b"null")))
         return _encode({**fields, **sent, **_thought(thinking, output_limit)})
     try:

@@ -1,8 +1,8 @@
 """The dialect of Messages: requests, translated into chat completions.
 
-What the endpoint gets is made from the fields that are known here; all others stay behind, so that they can cost
-nothing. Those by which a customer would ask for something that costs beside the tokens of the model, or cannot be
-bounded, are refused rather than left out. What is sent on is then checked and bounded as any chat completion.
+What the endpoint gets is made from the fields that are known here, and of those `beside` them that pass. Those by which
+a customer would ask for something that costs beside the tokens of the model, or cannot be bounded, are refused rather
+than left out. What is sent on is then checked and bounded as any chat completion.
 Source: Anthropic API reference, "Create a Message" and "Count tokens in a Message".
 """
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.dialects import chat
+from tokenworks.dialects import beside, chat
 from tokenworks.dialects.reading import UNREADABLE
 from tokenworks.dialects.thinking import BUDGET_MIN, Asked
 
@@ -33,6 +33,8 @@ _NEEDED = {"text": ("text",), "tool_use": ("id", "name"), "tool_result": ("tool_
 _TOOL_TYPES = (None, "custom")
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _AS_THEY_ARE = ("temperature", "top_p", "top_k")
+# Anthropic's fields that no chat completion has: they stay behind.
+_WITHOUT_COUNTERPART = frozenset({"cache_control", "context_management", "inference_geo", "output_format"})
 
 
 class _Thinking(msgspec.Struct):
@@ -115,6 +117,9 @@ class Body(msgspec.Struct):
     top_k: int | None = None
 
 
+OWN = frozenset(Body.__struct_fields__) | _HARMLESS.keys() | _WITHOUT_COUNTERPART
+"""The names of Anthropic's API."""
+
 _shallow = msgspec.json.Decoder(dict[str, Raw]).decode
 _deep = msgspec.json.Decoder(Body).decode
 _any = msgspec.json.Decoder().decode
@@ -129,7 +134,7 @@ def parse(body: bytes) -> chat.ChatRequest | Refusal:
     if read.max_tokens is None:
         return _wrong("max_tokens", "is missing. It says how long the answer may be")
     refusal = _check_thinking(read.thinking, read.max_tokens)
-    request = refusal or chat.parse(_encode(translated(read)))
+    request = refusal or chat.parse(_encode(_beside(body) | translated(read)))
     if read.thinking is not None and read.thinking.budget_tokens and not isinstance(request, Refusal):
         request.thinking = Asked(read.thinking.budget_tokens, sum(map(_thought_bytes, read.messages)))
     return request
@@ -138,7 +143,12 @@ def parse(body: bytes) -> chat.ChatRequest | Refusal:
 def parse_to_count(body: bytes) -> chat.ChatRequest | Refusal:
     """The same for a message whose tokens are only to be counted: it needs no `max_tokens`."""
     read = _read(body)
-    return read if isinstance(read, Refusal) else chat.parse(_encode(translated(read)))
+    return read if isinstance(read, Refusal) else chat.parse(_encode(_beside(body) | translated(read)))
+
+
+def _beside(body: bytes) -> dict[str, Raw]:
+    """The fields that pass as they came."""
+    return beside.to_chat(_shallow(body), OWN)
 
 
 def translated(read: Body) -> dict[str, Any]:

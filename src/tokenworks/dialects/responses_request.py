@@ -1,8 +1,8 @@
 """The dialect of Responses: requests, translated into chat completions.
 
-What the endpoint gets is made from the fields that are known here; all others stay behind, so that they can cost
-nothing. What would need a response that is kept somewhere is refused: nothing that customers write is stored here. What
-is sent on is then checked and bounded as any chat completion. Source: OpenAI API reference, "Create a model response".
+What the endpoint gets is made from the fields that are known here, and of those `beside` them that pass. What would
+need a response that is kept somewhere is refused: nothing that customers write is stored here. What is sent on is then
+checked and bounded as any chat completion. Source: OpenAI API reference, "Create a model response".
 """
 
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.tiers import TIERS
-from tokenworks.dialects import chat
+from tokenworks.dialects import beside, chat
 from tokenworks.dialects.reading import UNREADABLE
 
 _KEPT = "nothing is stored here; send the whole conversation as input, with store false"
@@ -104,6 +104,11 @@ class Body(msgspec.Struct):
     prompt_cache_key: str | None = None
 
 
+# Fields of responses that no chat completion has, or has for something else: they stay behind.
+_WITHOUT_COUNTERPART = frozenset({"truncation", "metadata", "max_tool_calls", "stream_options"})
+OWN = frozenset(Body.__struct_fields__) | HARMLESS.keys() | _WITHOUT_COUNTERPART
+"""The names of the API of responses."""
+
 _AS_THEY_ARE = ("temperature", "top_p", "user", "safety_identifier", "prompt_cache_key")
 _shallow = msgspec.json.Decoder(dict[str, Raw]).decode
 _deep = msgspec.json.Decoder(Body).decode
@@ -128,7 +133,7 @@ def parse(body: bytes) -> Read | Refusal:
     refusal = refusal or _check_input(read.input) or _check_rest(read)
     if refusal is not None:
         return refusal
-    request = chat.parse(_encode(translated(read)))
+    request = chat.parse(_encode(beside.to_chat(fields, OWN) | translated(read)))
     return request if isinstance(request, Refusal) else Read(request, fields)
 
 
