@@ -61,7 +61,6 @@ class Text(msgspec.Struct):
         )
         return [part for field in fields if field is not _NULL and (part := bytes(field)) not in _NOTHING]
 
-
     def says(self) -> bool:
         """Whether any of them holds anything; mostly it is the first."""
         return (self.content is not _NULL and bytes(self.content) not in _NOTHING) or bool(self.parts())
