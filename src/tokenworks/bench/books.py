@@ -51,6 +51,12 @@ _PACKAGE: Record = {
 }
 _SUPPLIER: Record = {"id": "bench", "name": "Bench Models", "currency": "CNY"}
 _MODEL: Record = {"id": MODEL, "context_window": 32_768, "output_max": 4_096}
+_USED = """
+    SELECT billing_account_id, count(*),
+        sum(tokens_input + tokens_cached_input + tokens_cache_write + tokens_output + tokens_reasoning),
+        sum((SELECT coalesce(sum(amount), 0) FROM unnest(charges) WHERE proven))
+    FROM usage_record GROUP BY billing_account_id
+"""
 _CATALOG = {
     "/legal-entities": _ENTITY,
     "/tariffs": _TARIFF,
@@ -223,6 +229,21 @@ async def posted(pool: Pool, answers: int) -> None:
 async def records(pool: Pool) -> int:
     """Usage records of requests that were served to their end."""
     return await _number(pool, "SELECT count(*) FROM usage_record WHERE ending = 'finished'")
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What the books have of a billing account: records of requests, their tokens, and what was charged for them."""
+
+    records: int = 0
+    tokens: int = 0
+    charged: int = 0
+
+
+async def used(pool: Pool) -> dict[str, Used]:
+    """By billing account; one without a request is left out."""
+    async with pool.connection() as connection:
+        cursor = await connection.execute(_USED)
+        return {str(row[0]): Used(*(int(number) for number in row[1:])) for row in await cursor.fetchall()}
 
 
 async def _number(pool: Pool, query: LiteralString) -> int:

@@ -11,7 +11,7 @@ import time
 from array import array
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import accumulate, cycle
 from typing import Any, TypeVar, cast
 
@@ -68,7 +68,7 @@ async def counted(program: str, plan: msgspec.Struct, kind: type[Counted]) -> Co
     """What a load generator has counted, a module that carries out a plan in a process of its own."""
     code, said = await processes.run(module(program), msgspec.json.encode(plan))
     if code != 0:
-        raise LoadFault(f"The load generator ended with {processes.how_it_ended(code)}: {said.strip()}")
+        raise LoadFault(f"The load generator ended with {processes.how_it_ended(code)}: {said.strip()[-2_000:]}")
     return msgspec.json.decode(said, type=kind)
 
 
@@ -211,16 +211,21 @@ def _requests(plan: Plan) -> Iterator[bytes]:
 
 
 def _count(tally: _Tally, elapsed_ns: int, cpu_ns: int) -> Count:
-    ordered = sorted(tally.latencies_ns)
-    answers = len(ordered)
+    p50_ns, p99_ns = middle_and_tail(tally.latencies_ns)
     return Count(
-        answers=answers,
+        answers=len(tally.latencies_ns),
         others=dict(tally.others),
         elapsed_ns=elapsed_ns,
         cpu_ns=cpu_ns,
-        p50_ns=ordered[answers // 2] if answers else 0,
-        p99_ns=ordered[answers * 99 // 100] if answers else 0,
+        p50_ns=p50_ns,
+        p99_ns=p99_ns,
     )
+
+
+def middle_and_tail(times_ns: Iterable[int]) -> tuple[int, int]:
+    """What half of them stay below, and all but one in a hundred; zero where there are none."""
+    ordered = sorted(times_ns)
+    return (ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]) if ordered else (0, 0)
 
 
 if __name__ == "__main__":

@@ -182,15 +182,15 @@ async def _carry_out(plan: Plan) -> Count:
     async with asyncio.timeout((plan.spread_ms + plan.duration_ms) / 1_000 + _PATIENCE_S):
         await asyncio.gather(*(connection.done for connection in connections))
     elapsed_ns, cpu_ns = clock.boot_ns() - began_ns, time.process_time_ns() - cpu_ns
-    ordered = sorted(tally.ttft_ns)
+    ttft_p50_ns, ttft_p99_ns = load.middle_and_tail(tally.ttft_ns)
     return Count(
         streams=tally.streams,
         others=dict(tally.others),
         elapsed_ns=elapsed_ns,
         cpu_ns=cpu_ns,
         open_max=tally.open_max,
-        ttft_p50_ns=ordered[len(ordered) // 2] if ordered else 0,
-        ttft_p99_ns=ordered[len(ordered) * 99 // 100] if ordered else 0,
+        ttft_p50_ns=ttft_p50_ns,
+        ttft_p99_ns=ttft_p99_ns,
     )
 
 

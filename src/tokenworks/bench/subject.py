@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,12 +14,17 @@ from tokenworks.base.database import Pool
 from tokenworks.bench import books, machine
 
 
+def one_worker(given: Settings) -> AbstractContextManager[Settings]:
+    """A system of one worker, as contenders are measured."""
+    return a_system(given, 1)
+
+
 @contextmanager
-def one_worker(given: Settings) -> Generator[Settings]:
-    """A system of one worker in a throw-away folder; gives its settings. For the main thread, as `spawned` is."""
+def a_system(given: Settings, workers: int) -> Generator[Settings]:
+    """A system in a throw-away folder; gives its settings. For the main thread, as `spawned` is."""
     with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
         settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=1, embedded_engine=False, demo_operator=False
+            throwaway(Path(folder), given), workers=workers, embedded_engine=False, demo_operator=False
         )
         with spawned(settings):
             yield settings

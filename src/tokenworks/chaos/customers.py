@@ -1,33 +1,28 @@
 """The customers of a chaos run: `python -m tokenworks.chaos.customers`, a plan as JSON on standard input.
 
-An open loop: so many requests a second are begun whatever becomes of the earlier ones, each on a connection that is
-idle or, where none is, on a new one. What each customer saw of each request goes to a file, one entry each.
+They ask in an open loop. What each of them saw of each request goes to a file, one entry each.
 """
 
-import asyncio
 import struct
 import sys
-from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import httptools
 import msgspec
 import uvloop
 
-from tokenworks.base import clock, processes
+from tokenworks.base import clock
 from tokenworks.bench.endpoint import PATH
-from tokenworks.bench.load import LoadFault
-from tokenworks.bench.python import module
+from tokenworks.bench.load import counted
+from tokenworks.bench.open_loop import Asking, OpenLoop, Pace
 from tokenworks.chaos import answers
 from tokenworks.chaos.answers import Answer
 from tokenworks.chaos.questions import Question, drawn
 
-_TICK_S = 0.005
 _DRAWS = 1 << 14
-_PATIENCE_S = 30
 _SIZE = struct.Struct("<I")
 
 
@@ -60,10 +55,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
 async def ask(plan: Plan) -> Count:
     """Carry a plan out in a process of its own."""
-    code, said = await processes.run(module("tokenworks.chaos.customers"), msgspec.json.encode(plan))
-    if code != 0:
-        raise LoadFault(f"The customers ended with {processes.how_it_ended(code)}: {said.strip()[-2000:]}")
-    return msgspec.json.decode(said, type=Count)
+    return await counted("tokenworks.chaos.customers", plan, Count)
 
 
 def seen(output: Path) -> Iterator[Answer]:
@@ -74,91 +66,39 @@ def seen(output: Path) -> Iterator[Answer]:
             yield decode(file.read(_SIZE.unpack(size)[0]))
 
 
-class _Loop:
-    """The questions to come, the connections that are idle, and the file of answers."""
+_Asked = tuple[Question, bytes]
+
+
+class _Loop(OpenLoop[_Asked]):
+    """The questions to come, and the file of answers."""
 
     def __init__(self, plan: Plan, output: IO[bytes]) -> None:
-        self.plan = plan
-        self.idle: OrderedDict[Connection, None] = OrderedDict()
-        self.open = 0
-        self.requests = 0
-        self.held_back = 0
-        self.under_way_most = 0
-        self._running = 0
-        self._opening: set[asyncio.Task[None]] = set()
-        self._is_quiet = asyncio.Event()
+        questions = drawn(plan.seed, _DRAWS, len(plan.keys), plan.steady)
+        pace = Pace(rate=plan.rate, duration_ms=plan.duration_ms, connections=plan.connections)
+        prepared = cycle([_prepared(plan, each) for each in questions])
+        super().__init__(plan.port, pace, prepared, lambda: Connection(self))
         self._output = output
         self._encode = msgspec.msgpack.Encoder().encode
-        questions = drawn(plan.seed, _DRAWS, len(plan.keys), plan.steady)
-        self._questions = cycle([_prepared(plan, each) for each in questions])
-
-    async def run(self) -> None:
-        """Begin requests at the rate until time is up, then wait for those under way."""
-        began_ns = clock.boot_ns()
-        while (elapsed_ns := clock.boot_ns() - began_ns) < self.plan.duration_ms * clock.MS:
-            due = self.plan.rate * elapsed_ns // clock.SECOND - self.requests - self.held_back
-            for _ in range(due):
-                self._begin()
-            await asyncio.sleep(_TICK_S)
-        async with asyncio.timeout(_PATIENCE_S):
-            while self._running:
-                self._is_quiet.clear()
-                await self._is_quiet.wait()
 
     def saw(self, answer: Answer) -> None:
         """A request is over for its customer."""
-        self._running -= 1
-        if self._running == 0:
-            self._is_quiet.set()
+        self.is_over()
         entry = self._encode(answer)
         self._output.write(_SIZE.pack(len(entry)) + entry)
 
-    def _begin(self) -> None:
-        if not self.idle and self.open >= self.plan.connections:
-            self.held_back += 1
-            return
-        self.requests += 1
-        self._running += 1
-        self.under_way_most = max(self.under_way_most, self._running)
-        question, message = next(self._questions)
-        if self.idle:
-            self.idle.popitem(last=False)[0].ask(question, message)
-            return
-        self.open += 1
-        task = asyncio.create_task(self._on_a_new_one(question, message))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
 
-    async def _on_a_new_one(self, question: Question, message: bytes) -> None:
-        """The gateway's listening socket outlives its workers; what keeps a connection from being made passes."""
-        while True:
-            try:
-                made = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self), "127.0.0.1", self.plan.port
-                )
-            except OSError:
-                await asyncio.sleep(_TICK_S)
-                continue
-            made[1].ask(question, message)
-            return
-
-
-class Connection(asyncio.Protocol):
+class Connection(Asking[_Asked]):
     """One connection, for one request after the other."""
 
     def __init__(self, loop: _Loop) -> None:
         self._loop = loop
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._question: Question | None = None
         self._reset()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def ask(self, question: Question, message: bytes) -> None:
+    def ask(self, asked: _Asked, due_ns: int) -> None:
         """Send a request."""
-        self._question = question
+        del due_ns
+        self._question, message = asked
         if self._transport.is_closing():
             self._end(is_whole=False)
         else:
@@ -188,15 +128,14 @@ class Connection(asyncio.Protocol):
         is_kept = self._headers.get(b"connection") != b"close"
         self._end(is_whole=True)
         if is_kept:
-            self._loop.idle[self] = None
+            self._loop.is_idle(self)
         else:
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker is gone, or has had enough of this connection."""
         del exc
-        self._loop.open -= 1
-        self._loop.idle.pop(self, None)
+        self._loop.is_lost(self)
         self._end(is_whole=False)
 
     def _end(self, *, is_whole: bool) -> None:
@@ -232,7 +171,7 @@ async def _carry_out(plan: Plan, output: IO[bytes]) -> Count:
     began_ns = clock.boot_ns()
     await loop.run()
     return Count(
-        requests=loop.requests,
+        requests=loop.begun,
         held_back=loop.held_back,
         under_way_most=loop.under_way_most,
         elapsed_ns=clock.boot_ns() - began_ns,

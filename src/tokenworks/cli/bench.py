@@ -123,6 +123,23 @@ def metering(
     _measured(measurement.measure, plan, measurement.FAULTS, show_metering, json=json)
 
 
+@bench.command()
+def whole(
+    rate: Annotated[int, typer.Option(min=1, max=100_000, help="Requests begun each second.")] = 5_000,
+    seconds: Annotated[int, typer.Option(min=1, help="How long there is load.")] = 60,
+    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package and a key.")] = 10_000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Gateway workers.")] = 2,
+    connections: Annotated[int, typer.Option(min=1, max=10_000, help="Requests under way at once, at most.")] = 1_000,
+    json: JsonOption = False,
+) -> None:
+    """Measure the whole system under load at a rate; exit code 1 if the books are not what the customers counted."""
+    from tokenworks.bench import whole as measurement
+    from tokenworks.cli.bench_whole import show
+
+    plan = measurement.Plan(rate=rate, seconds=seconds, accounts=accounts, workers=workers, connections=connections)
+    _measured(measurement.measure, plan, measurement.FAULTS, show, json=json)
+
+
 def _measured(
     measure: "Callable[[Settings, Plan, Callable[[str], None]], Found]",
     plan: Plan,

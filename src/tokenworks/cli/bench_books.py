@@ -5,7 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokenworks.bench import ledger, metering
     from tokenworks.bench.conditions import Machine
 
-Row = tuple[str, list[float], str]
+Row = tuple[str, "Sequence[float]", str]
 
 
 def show_ledger(out: "Console", result: "ledger.Result") -> None:
@@ -31,8 +31,8 @@ def show_ledger(out: "Console", result: "ledger.Result") -> None:
     if counted:
         rows.insert(2, (f"a counter, {given.counter}, charges/s", counted, ",.0f"))
     tried = ", ".join(f"{number}: {rate:,}" for number, rate in given.baseline_tried.items())
-    _table(out, rows)
-    _lines(
+    table(out, rows)
+    lines(
         out,
         [
             (
@@ -41,8 +41,8 @@ def show_ledger(out: "Console", result: "ledger.Result") -> None:
             ),
             f"The baseline by connections: {tried}.",
             "" if counted else "Neither Redis nor Valkey is installed here: no counter was measured.",
-            _of_machine(given.machine),
-            _agree("Charges", sum(run.charges for run in runs), "transfers", result.transfers),
+            of_machine(given.machine),
+            agree("Charges", sum(run.charges for run in runs), "transfers", result.transfers),
             books_line(verified=result.verified, failed_checks=result.failed_checks),
         ],
     )
@@ -51,7 +51,7 @@ def show_ledger(out: "Console", result: "ledger.Result") -> None:
 def show_metering(out: "Console", result: "metering.Result") -> None:
     """Records in a second, and what each costs in every process on its way."""
     runs, given = result.runs, result.conditions
-    _table(
+    table(
         out,
         [
             ("usage records/s, from journal to stored", [run.records_per_s for run in runs], ",.0f"),
@@ -61,7 +61,7 @@ def show_metering(out: "Console", result: "metering.Result") -> None:
             ("NATS's", [run.bus_us for run in runs], ".1f"),
         ],
     )
-    _lines(
+    lines(
         out,
         [
             (
@@ -69,8 +69,8 @@ def show_metering(out: "Console", result: "metering.Result") -> None:
                 f"{given.accounts:,} accounts ({given.skew}), {given.bytes_per_record} journal bytes per record, "
                 f"at most {given.ship_batch_bytes:,} in a shipment."
             ),
-            _of_machine(given.machine),
-            _agree("Requests written", result.written, "usage records stored", result.stored),
+            of_machine(given.machine),
+            agree("Requests written", result.written, "usage records stored", result.stored),
             books_line(verified=result.verified, failed_checks=result.failed_checks),
         ],
     )
@@ -108,27 +108,30 @@ def books_line(*, verified: bool, failed_checks: tuple[str, ...]) -> str:
     return f"The books {books}." + "".join(f"\n  {each}" for each in failed_checks)
 
 
-def _table(out: "Console", rows: list[Row]) -> None:
+def table(out: "Console", rows: "Sequence[Row]") -> None:
+    """Figures in rows, with the spread of their runs."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=False)
+    shown.add_column()
+    shown.add_column(justify="right")
     for name, values, form in rows:
-        table.add_row(name, spread(values, form))
+        shown.add_row(name, spread(values, form))
     out.print()
-    out.print(table)
+    out.print(shown)
     out.print()
 
 
-def _lines(out: "Console", lines: list[str]) -> None:
-    for line in lines:
+def lines(out: "Console", said: list[str]) -> None:
+    """Sentences under a table; an empty one is left out."""
+    for line in said:
         if line:
             out.print(line, soft_wrap=True)
 
 
-def _of_machine(given: "Machine") -> str:
+def of_machine(given: "Machine") -> str:
+    """The database's settings, the disk and the processor."""
     database = given.database
     return (
         f"PostgreSQL {database['server_version']}, fsync {database['fsync']}, synchronous_commit "
@@ -137,6 +140,7 @@ def _of_machine(given: "Machine") -> str:
     )
 
 
-def _agree(first: str, one: int, second: str, other: int) -> str:
-    agree = "[green]equal[/]" if one == other else "[bold red]NOT EQUAL[/]"
-    return f"{first} {one:,}, {second} {other:,}: {agree}."
+def agree(first: str, one: int, second: str, other: int) -> str:
+    """Two counts that must be equal, and whether they are."""
+    verdict = "[green]equal[/]" if one == other else "[bold red]NOT EQUAL[/]"
+    return f"{first} {one:,}, {second} {other:,}: {verdict}."
