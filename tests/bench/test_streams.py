@@ -5,14 +5,14 @@ import json
 import pytest
 
 from tokenworks.base.config import Settings
-from tokenworks.bench import stream_endpoint, stream_figures, streams
+from tokenworks.bench import held, stream_endpoint, stream_figures, streams
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.stream_endpoint import Pace
 from tokenworks.bench.stream_figures import Run, Times
 from tokenworks.bench.stream_load import Connection, Tally
 
 
-def test_every_stream_is_posted_and_the_open_ones_are_counted() -> None:
+def test_every_stream_is_posted() -> None:
     told: list[str] = []
     plan = streams.Plan(
         seconds=1,
@@ -21,8 +21,6 @@ def test_every_stream_is_posted_and_the_open_ones_are_counted() -> None:
         chunks=5,
         interval_ms=10,
         runs=1,
-        open_streams=12,
-        held=Pace(chunks=3, interval_ms=1_000),
     )
     result = streams.measure(Settings(), plan, told.append)
     assert (result.failed_checks, result.other_answers, result.is_sound) == ((), {}, True)
@@ -32,11 +30,31 @@ def test_every_stream_is_posted_and_the_open_ones_are_counted() -> None:
     assert ours.runs[0].other_answers == 0
     assert ours.rss_mb > 0
     assert result.answers == result.records > ours.runs[0].streams
-    assert result.open_streams is not None
-    assert (result.open_streams.open_max, result.open_streams.other_answers) == (12, 0)
     assert result.load_generator.chunks_per_s > 0
     assert ("nginx" in result.contenders) != ("nginx" in result.left_out)
     assert told[-1] == "Verifying the books"
+
+
+def test_streams_are_held_open_at_once_and_posted() -> None:
+    told: list[str] = []
+    plan = held.Plan(streams=12, accounts=5, pace=Pace(chunks=3, interval_ms=1_000))
+    result = held.measure(Settings(), plan, told.append)
+    assert (result.failed_checks, result.other_answers, result.is_sound) == ((), {}, True)
+    assert (result.open_max, result.answers, result.missed) == (12, 17, ())
+    assert result.rss_mb >= result.before_mb > 0
+    assert told[-1] == "Verifying the books"
+
+
+@pytest.mark.parametrize(
+    ("open_max", "top_mb", "missed"),
+    [
+        (10_000, 400, ()),
+        (9_900, 300, ("9,900 streams were open at once instead of 10,000",)),
+        (10_000, 401, ("the worker took 401 MB instead of 400",)),
+    ],
+)
+def test_what_an_open_stream_may_not_take_is_said(open_max: int, top_mb: int, missed: tuple[str, ...]) -> None:
+    assert held.missed(10_000, open_max, top_mb << 20) == missed
 
 
 def test_more_streams_than_the_machine_lets_a_process_have_are_refused_beforehand() -> None:

@@ -86,19 +86,8 @@ def catalog(office: OfficeClient, ports: list[int]) -> None:
     """Make the operator, its offer, and an endpoint on each port."""
     for path, body in _CATALOG.items():
         office.post(path, body, ids.new("bench"))
-    endpoints(office, MODEL, ports)
-
-
-def another_model(office: OfficeClient, model: str, ports: list[int]) -> None:
-    """A model of its own on these ports."""
-    office.post("/models", _MODEL | {"id": model}, ids.new("bench"))
-    endpoints(office, model, ports)
-
-
-def endpoints(office: OfficeClient, model: str, ports: list[int]) -> None:
-    """An endpoint of a model on each port."""
     for number, port in enumerate(ports, 1):
-        endpoint = {"id": f"{model}-{number}", "supplier": "bench", "model": model}
+        endpoint = {"id": f"{MODEL}-{number}", "supplier": "bench", "model": MODEL}
         where = {"base_url": f"http://127.0.0.1:{port}/v1", "purchase": {"input": "0.3", "output": "0.6"}}
         office.post("/endpoints", endpoint | where, ids.new("bench"))
 

@@ -26,7 +26,7 @@ from tokenworks.bench.field import Field, Where
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.proxy import Proxy
-from tokenworks.bench.subject import Subject, customers, one_worker
+from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
 
 ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault)
@@ -35,7 +35,6 @@ FAULTS = (StartFault, LoadFault)
 CACHE = Path("cache", "bench")
 """Where in the data folder the packages of peers are kept between measurements."""
 
-_MEGABYTE = 1 << 20
 _WARM_UP_MS = 1_000
 
 Told = Callable[[str], None]
@@ -179,7 +178,7 @@ def _run(
         rps=round(count.answers * clock.SECOND / count.elapsed_ns, 1),
         p50_ms=round(count.p50_ns / clock.MS, 3),
         p99_ms=round(count.p99_ns / clock.MS, 3),
-        rss_mb=round(rss_bytes / _MEGABYTE, 1),
+        rss_mb=round(rss_bytes / MEGABYTE, 1),
     )
 
 

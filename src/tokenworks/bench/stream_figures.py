@@ -47,16 +47,6 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
 
 
-class OpenStreams(msgspec.Struct, frozen=True, kw_only=True):
-    """Streams open on one worker at once, and its memory before and with them. `other_answers`: those that failed."""
-
-    asked: int
-    open_max: int
-    before_mb: float
-    rss_mb: float
-    other_answers: int
-
-
 class LoadGenerator(msgspec.Struct, frozen=True, kw_only=True):
     """The load generator against the endpoints, with nothing between them, at full load."""
 
@@ -87,7 +77,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     contenders: dict[str, Contender]
     peers: dict[str, About]
     left_out: dict[str, str]
-    open_streams: OpenStreams | None
     load_generator: LoadGenerator
     conditions: Conditions
     answers: int

@@ -1,4 +1,4 @@
-"""The measurement of streams: what a relayed chunk costs, how much later the first event comes, how many may be open.
+"""The measurement of streams: what a relayed chunk costs, and how much later the first event comes.
 
 As in `gateway`, a whole system with one worker is measured, peers take turns with it, and the books are verified.
 """
@@ -6,7 +6,7 @@ As in `gateway`, a whole system with one worker is measured, peers take turns wi
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -17,32 +17,16 @@ from tokenworks.base import clock, database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
-from tokenworks.bench import books, conditions, field, load, machine, peers, stream_endpoint, stream_load
+from tokenworks.bench import books, conditions, field, held, load, peers, stream_endpoint, stream_load
 from tokenworks.bench.field import Field, Where
 from tokenworks.bench.gateway import CACHE, ENDPOINTS
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.proxy import Proxy
 from tokenworks.bench.stream_endpoint import Pace
-from tokenworks.bench.stream_figures import (
-    Conditions,
-    Contender,
-    LoadGenerator,
-    OpenStreams,
-    Result,
-    Run,
-    Times,
-    together,
-)
+from tokenworks.bench.stream_figures import Conditions, Contender, LoadGenerator, Result, Run, Times, together
 from tokenworks.bench.stream_load import Count
-from tokenworks.bench.subject import Subject, customers, one_worker
+from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
 
-HELD = Pace(chunks=3, interval_ms=10_000)
-"""How slowly streams go that are only to be open. They begin evenly over an interval: no endpoint seems hung."""
-
-_HELD_MODEL = "bench-held"
-_OTHER_DESCRIPTORS = 200
-_MEGABYTE = 1 << 20
-_LOOK_EVERY_S = 0.1
 _WARM_UP_MS = 1_000
 
 Told = Callable[[str], None]
@@ -50,10 +34,7 @@ Told = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, with how many streams at once of which pace, for how many accounts, how often; beside which peers.
-
-    `open_streams`: so many, of the pace `held`, are open on the worker at the end; 0 for none.
-    """
+    """How long, with how many streams at once of which pace, for how many accounts, how often; beside which peers."""
 
     seconds: int
     accounts: int
@@ -61,8 +42,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     interval_ms: int
     runs: int
-    open_streams: int = 0
-    held: Pace = HELD
     peers: bool = False
 
     @property
@@ -73,9 +52,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
     """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
-    # A worker has two connections for each stream; peers inherit what this process may have.
-    allowed = (machine.allow_descriptors() - _OTHER_DESCRIPTORS) // 2
-    if max(plan.open_streams, plan.streams) > allowed:
+    # Peers inherit what this process may have.
+    allowed = held.allowed_here()
+    if plan.streams > allowed:
         raise LoadFault(f"A process here may have so few files open that {allowed:,} streams are the most (ulimit -Hn)")
     told("Starting a system of one worker")
     with one_worker(given) as settings:
@@ -90,28 +69,21 @@ async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> R
         pool = await database.open_pool(running.addresses["database"])
         stack.push_async_callback(pool.close)
         ports = await stack.enter_async_context(stream_endpoint.running(ENDPOINTS, plan.pace))
-        held = (
-            await stack.enter_async_context(stream_endpoint.running(ENDPOINTS, plan.held)) if plan.open_streams else []
-        )
         where = Where(endpoints=ports, folder=settings.data / "peers", cache=cache, unbuffered=True)
         chosen = peers.ALL if plan.peers else (peers.NGINX,)
         others = await stack.enter_async_context(field.running(chosen, where, told))
         with OfficeClient(address(settings)) as office:
             books.catalog(office, ports)
-            if held:
-                books.another_model(office, _HELD_MODEL, held)
         told(f"Making {plan.accounts:,} customers, each with a package and a key")
         keys = await customers(pool, plan.accounts)
         bench = _Bench(plan, pool, Subject(running), ports, keys, told)
         contenders = await bench.contenders(others)
-        opened = await bench.open_streams() if plan.open_streams else None
         told("Verifying the books")
         report = await verification.of_database(running.addresses["database"])
         return Result(
             contenders=contenders,
             peers={name: about for name, about in others.about.items() if name in contenders},
             left_out=others.left_out,
-            open_streams=opened,
             load_generator=bench.generator,
             conditions=await _conditions(settings, plan, pool),
             answers=bench.answers,
@@ -152,35 +124,6 @@ class _Bench:
             runs.setdefault("tokenworks", []).append(await self._of_gateway(alone))
         ran = {"tokenworks", *others.proxies}
         return {name: together(mine, metering=name == "tokenworks") for name, mine in runs.items() if name in ran}
-
-    async def open_streams(self) -> OpenStreams:
-        """Hold streams open on the worker, and look at its memory meanwhile."""
-        asked = self._plan.open_streams
-        self._told(f"Holding {asked:,} streams open")
-        before = self._subject.rss_bytes()
-        most = before
-        plan = stream_load.Plan(
-            ports=[self._subject.port],
-            keys=self._keys,
-            streams=asked,
-            chunks=self._plan.held.chunks,
-            spread_ms=self._plan.held.interval_ms,
-            duration_ms=0,
-            model=_HELD_MODEL,
-        )
-        holding = asyncio.ensure_future(self._ask(plan))
-        while not holding.done():
-            most = max(most, self._subject.rss_bytes())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(holding), _LOOK_EVERY_S)
-        count = await holding
-        return OpenStreams(
-            asked=asked,
-            open_max=count.open_max,
-            before_mb=_megabytes(before),
-            rss_mb=_megabytes(most),
-            other_answers=sum(count.others.values()),
-        )
 
     async def _warm_up(self, others: Field) -> None:
         self._told("Asking the endpoints directly")
@@ -260,7 +203,7 @@ class _Bench:
             chunks_per_s=round(full.streams * self._plan.chunks * clock.SECOND / full.elapsed_ns, 1),
             ttft_ms=ours,
             ttft_added_ms=Times(p50=round(ours.p50 - theirs.p50, 3), p99=round(ours.p99 - theirs.p99, 3)),
-            rss_mb=_megabytes(rss_bytes),
+            rss_mb=round(rss_bytes / MEGABYTE, 1),
             other_answers=sum(full.others.values()) + sum(half.others.values()),
         )
 
@@ -270,10 +213,6 @@ class _Bench:
 
 def _ttft(count: Count) -> Times:
     return Times(p50=round(count.ttft_p50_ns / clock.MS, 3), p99=round(count.ttft_p99_ns / clock.MS, 3))
-
-
-def _megabytes(size: int) -> float:
-    return round(size / _MEGABYTE, 1)
 
 
 async def _conditions(settings: Settings, plan: Plan, pool: Pool) -> Conditions:

@@ -13,6 +13,8 @@ from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.bench import books, machine
 
+MEGABYTE = 1 << 20
+
 
 def one_worker(given: Settings) -> AbstractContextManager[Settings]:
     """A system of one worker, as contenders are measured."""

@@ -66,9 +66,6 @@ def stream(
     streams: Annotated[int, typer.Option(min=2, max=10_000, help="Streams at once.")] = 300,
     chunks: Annotated[int, typer.Option(min=2, max=1_000, help="Chunks of a stream.")] = 64,
     interval_ms: Annotated[int, typer.Option(min=1, max=10_000, help="Time between two chunks.")] = 20,
-    open_streams: Annotated[
-        int, typer.Option(min=0, max=10_000, help="Streams to hold open on the worker at the end.")
-    ] = 0,
     runs: RunsOption = 5,
     peers: PeersOption = False,
     json: JsonOption = False,
@@ -85,10 +82,22 @@ def stream(
         chunks=chunks,
         interval_ms=interval_ms,
         runs=runs,
-        open_streams=open_streams,
         peers=peers,
     )
     _measured(of_streams.measure, plan, measurement.FAULTS, show, json=json)
+
+
+@bench.command("open")
+def open_streams(
+    streams: Annotated[int, typer.Option(min=1, max=50_000, help="Streams to hold open at once.")] = 10_000,
+    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package and a key.")] = 1_000,
+    json: JsonOption = False,
+) -> None:
+    """Hold slow streams open on one worker: how many are open at once, and what memory they take."""
+    from tokenworks.bench import held
+    from tokenworks.cli.bench_open import show
+
+    _measured(held.measure, held.Plan(streams=streams, accounts=accounts), held.FAULTS, show, json=json)
 
 
 @bench.command()

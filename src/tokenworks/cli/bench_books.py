@@ -130,6 +130,11 @@ def lines(out: "Console", said: list[str]) -> None:
             out.print(line, soft_wrap=True)
 
 
+def missed_lines(missed: tuple[str, ...]) -> list[str]:
+    """What was asked for and not reached."""
+    return [f"[bold yellow]Missed:[/] {each}." for each in missed]
+
+
 def of_machine(given: "Machine") -> str:
     """The database's settings, the disk and the processor."""
     database = given.database

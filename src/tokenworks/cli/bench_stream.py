@@ -8,7 +8,7 @@ from tokenworks.cli.bench_gateway import peers_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokenworks.bench.stream_figures import Contender, OpenStreams, Result
+    from tokenworks.bench.stream_figures import Contender, Result
 
 _HEADINGS = (
     "",
@@ -68,15 +68,4 @@ def _findings(result: "Result") -> list[str]:
     counted = f"Whole answers counted {result.answers:,}, usage records posted {result.records:,}: {agree}." + (
         f" [bold red]Others: {others}.[/]" if others else ""
     )
-    return [
-        *_open(result.open_streams),
-        counted,
-        books_line(verified=result.verified, failed_checks=result.failed_checks),
-    ]
-
-
-def _open(held: "OpenStreams | None") -> list[str]:
-    if held is None:
-        return []
-    memory = f"{held.rss_mb:.0f} MB; {held.before_mb:.0f} MB before"
-    return [f"{held.open_max:,} streams open at once on one worker: {memory}."]
+    return [counted, books_line(verified=result.verified, failed_checks=result.failed_checks)]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokenworks.cli.bench_books import agree, books_line, lines, of_machine, table
+from tokenworks.cli.bench_books import agree, books_line, lines, missed_lines, of_machine, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +42,6 @@ def show(out: "Console", result: "Result") -> None:
             agree("Tokens posted", result.tokens_posted, "charged", result.tokens_charged),
             f"Customers whose own count is not what the books have: {result.differing:,}.",
             books_line(verified=result.verified, failed_checks=result.failed_checks),
-            *[f"[bold yellow]Missed:[/] {each}." for each in result.missed],
+            *missed_lines(result.missed),
         ],
     )
