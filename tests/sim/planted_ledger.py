@@ -10,7 +10,7 @@ from tokenworks.core import journal
 from tokenworks.core.amounts import divide
 from tokenworks.core.leasing import LeaseReply
 from tokenworks.core.metering import Known
-from tokenworks.core.standing import OpenLease, Standing
+from tokenworks.core.standing import OpenLease, Standing, Use
 from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.gateway.records import Records
 from tokenworks.shipping.shipper import Shipper
@@ -20,11 +20,10 @@ from tokenworks.sim.store import Store
 # --- metering and the ledger
 
 
-@bug("revenue is rounded for each charge", Standing, "earn")
+@bug("revenue is rounded for each charge", Use, "earn")
 def _(_right: Any) -> Any:
-    def earn(self: Standing, bucket_id: str, amount: int) -> tuple[int, int]:
-        bucket = self.buckets[bucket_id]
-        return divide(bucket.net * amount, bucket.granted, "half_up"), 0
+    def earn(self: Use, amount: int) -> tuple[int, int]:
+        return divide(self.bucket.net * amount, self.bucket.granted, "half_up"), 0
 
     return earn
 

@@ -118,8 +118,22 @@ def next_frame(data: bytes, start: int) -> int:
     return next((found.start() for found in _LENGTHS.finditer(data, start) if frame_size(view, found.start())), -1)
 
 
-def split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Offset and payload of every frame; anything that is not a whole, undamaged frame is a `FrameFault`."""
+class _Lengths(dict[int, int]):
+    """Checksums of lengths that a frame may have: the beginnings of the checksums of such frames, remembered."""
+
+    def __missing__(self, size: int) -> int:
+        checksum = self[size] = _crc32(_pack_u32(size))
+        return checksum
+
+
+_checksum_of_length = _Lengths()
+
+
+def split(data: bytes, position: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Position and payload of every frame, the first of which is at `position`.
+
+    Anything that is not a whole, undamaged frame is a `FrameFault`.
+    """
     offset, whole = 0, len(data)
     while offset < whole:
         start = offset + FRAME_HEADER_BYTES
@@ -129,11 +143,7 @@ def split(data: bytes) -> Iterator[tuple[int, bytes]]:
         end = start + size
         payload = data[start:end]
         # The same questions as in `frame_size`, asked here because metering asks them of every entry.
-        if (
-            not 0 < size <= PAYLOAD_BYTES_MAX
-            or end > whole
-            or _crc32(payload, _crc32(data[offset : offset + 4])) != checksum
-        ):
+        if not 0 < size <= PAYLOAD_BYTES_MAX or end > whole or _crc32(payload, _checksum_of_length[size]) != checksum:
             raise FrameFault(f"no whole frame at byte {offset} of {whole}")
-        yield offset, payload
+        yield position + offset, payload
         offset = end

@@ -160,6 +160,8 @@ class _Sheet:
         self._drawn: Counter[int] = Counter()
         self._lost: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._costs: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        # When the latest request was closed, by legal entity.
+        self._used_at: defaultdict[str, int] = defaultdict(int)
 
     def close(self, position: int, closing: Closing) -> bool:
         """False, and nothing done, where it must wait for what other journals give back."""
@@ -167,7 +169,7 @@ class _Sheet:
         if place in self._closed:
             self._repeats += 1
             return True
-        opening = self._opening(position, place)
+        opening = self.opened.get(place) or self._opening(position, place)
         if self._standing.drawing:
             drawn = self._standing.draw(closing.charges)
             if drawn is None:
@@ -176,14 +178,14 @@ class _Sheet:
         self._closed.add(place)
         if self._grown:
             self._grown.pop(place, None)
+        unproven_before, flags = self._unproven, closing.flags
         lines = tuple([self._charge(opening, charge) for charge in closing.charges])
-        entity = opening.legal_entity_id
+        if self._unproven > unproven_before:
+            flags = (*flags, UNPROVEN_FLAG)
+        entity, closed_at_ns = opening.legal_entity_id, closing.closed_at_ns
         for attempt in closing.attempts:
             self._costs[entity, attempt.supplier_id, attempt.currency] += attempt.cost
-        flags = closing.flags
-        for line in lines:
-            if not line.proven:
-                flags = (*closing.flags, UNPROVEN_FLAG)
+        self._used_at[entity] = max(self._used_at[entity], closed_at_ns)
         self._records.append(Record(place, position, opening, closing, lines, flags))
         return True
 
@@ -239,7 +241,7 @@ class _Sheet:
         )
 
     def _opening(self, position: int, place: int) -> Opening:
-        grown = self._grown.get(place) if self._grown else None
+        grown = self._grown.get(place)
         opening = grown.opening if grown else self.opened.get(place) or self._known.openings.get(place)
         if opening is None:
             raise EntryFault(f"the entry at {position} names no opening: there is none at {place}")
@@ -250,17 +252,20 @@ class _Sheet:
 
     def _charge(self, opening: Opening, charge: Charge) -> Line:
         amount = charge.amount
-        bucket = self._standing.take(opening, charge)
-        if bucket is None:
+        held = self._standing.holdings.get(charge.lease_id)
+        if held is None or not held.confirms(opening, charge):
             self._unproven += 1
             self._lost[opening.legal_entity_id, charge.unit] += amount
             return Line(charge, False, 0, "")
-        revenue, tax = self._standing.earn(charge.bucket_id, amount)
+        held.left -= amount
+        revenue, tax = held.use.earn(amount)
+        # Texts of the ledger's: those of an entry have yet to be hashed.
+        bucket_id = held.bucket_id
         self._spent[charge.lease_id] += amount
-        self._earned[charge.bucket_id] += revenue
+        self._earned[bucket_id] += revenue
         if tax:
-            self._taxed[charge.bucket_id] += tax
-        return Line(charge, True, revenue, bucket.currency)
+            self._taxed[bucket_id] += tax
+        return Line(charge, True, revenue, held.use.bucket.currency)
 
     def _registrations(self, batch: Batch) -> Iterator[Posting]:
         for lost in self._registered:
@@ -272,11 +277,6 @@ class _Sheet:
 
     def _postings(self, batch: Batch) -> Iterator[Posting]:
         """One per legal entity that anything moved for. It is used when its latest record was closed."""
-        used_at: dict[str, int] = {}
-        for record in self._records:
-            entity, closed_at_ns = record.opening.legal_entity_id, record.closing.closed_at_ns
-            if closed_at_ns > used_at.get(entity, 0):
-                used_at[entity] = closed_at_ns
         detail: dict[str, str | int] = {
             "journal": batch.journal_id,
             "from": batch.from_position,
@@ -289,7 +289,7 @@ class _Sheet:
         for entity in sorted(sums):
             transfers = tuple([Transfer(*accounts, amount) for accounts, amount in sorted(sums[entity].items())])
             event = f"journal/{batch.journal_id}/{batch.through_position}/{entity}"
-            yield Posting("usage_posted", event, entity, used_at.get(entity, batch.at_ns), transfers, detail)
+            yield Posting("usage_posted", event, entity, self._used_at[entity] or batch.at_ns, transfers, detail)
 
     def _moved(self) -> Iterator[tuple[str, Accounts, int]]:
         """What moved, with its legal entity: by lease, by bucket, and by whatever else tells the accounts apart."""

@@ -57,6 +57,52 @@ class Registered(msgspec.Struct, frozen=True):
     held: int
 
 
+class Use:
+    """What was used of a bucket so far, what it earned, and the tax of it, in the midst of a batch."""
+
+    __slots__ = ("bucket", "consumed", "net", "tax")
+
+    def __init__(self, bucket: SoldBucket) -> None:
+        self.bucket = bucket
+        self.consumed = bucket.consumed
+        self.net, self.tax = bucket.earned(bucket.consumed)
+
+    def earn(self, amount: int) -> tuple[int, int]:
+        """The revenue that this much more of the bucket recognises, and the tax that is owed for it."""
+        bucket = self.bucket
+        self.consumed += amount
+        before = self.net
+        if bucket.payer:
+            taxed = self.tax
+            self.net, self.tax = bucket.earned(self.consumed)
+            return self.net - before, self.tax - taxed
+        # What `earned` says of a bucket that was paid before, which nearly all are.
+        self.net = recognised(bucket.net, self.consumed, bucket.granted)
+        return self.net - before, 0
+
+
+class Holding:
+    """A lease in the midst of a batch: what is left on it, and the use of its bucket."""
+
+    __slots__ = ("bucket_id", "left", "use")
+
+    def __init__(self, bucket_id: str, left: int, use: Use) -> None:
+        self.bucket_id = bucket_id
+        self.left = left
+        self.use = use
+
+    def confirms(self, opening: Opening, charge: Charge) -> bool:
+        """Whether this account leased it from this bucket, and enough is left for the charge."""
+        bucket = self.use.bucket
+        return (
+            self.left >= charge.amount
+            and self.bucket_id == charge.bucket_id
+            and bucket.billing_account_id == opening.billing_account_id
+            and bucket.legal_entity_id == opening.legal_entity_id
+            and bucket.unit == charge.unit
+        )
+
+
 class Standing:
     """What leases and buckets have left while batches are decided, one after another, within one transaction.
 
@@ -78,52 +124,32 @@ class Standing:
         self._available = dict(available)
         self._is_settling = is_settling
         self.bucket_of = {lease_id: lease.bucket_id for lease_id, lease in leases.items()}
-        self._left = {lease_id: lease.left for lease_id, lease in leases.items()}
-        self._used: dict[str, tuple[int, int, int]] = {}  # consumed so far, and revenue and tax of it
-
-    def take(self, opening: Opening, charge: Charge) -> SoldBucket | None:
-        """Take a charge from its lease, if the ledger can confirm that this account leased it and enough is left."""
-        left = self._left.get(charge.lease_id)
-        if left is None or left < charge.amount or self.bucket_of[charge.lease_id] != charge.bucket_id:
-            return None
-        bucket = self.buckets[charge.bucket_id]
-        if (
-            bucket.billing_account_id != opening.billing_account_id
-            or bucket.legal_entity_id != opening.legal_entity_id
-            or bucket.unit != charge.unit
-        ):
-            return None
-        self._left[charge.lease_id] = left - charge.amount
-        return bucket
-
-    def earn(self, bucket_id: str, amount: int) -> tuple[int, int]:
-        """The revenue that this much more of a bucket recognises, and the tax that is owed for it."""
-        bucket = self.buckets[bucket_id]
-        used = self._used.get(bucket_id)
-        if used is None:
-            used = (bucket.consumed, *bucket.earned(bucket.consumed))
-        consumed = used[0] + amount
-        net, tax = bucket.earned(consumed)
-        self._used[bucket_id] = (consumed, net, tax)
-        return net - used[1], tax - used[2]
+        self._uses = {bucket_id: Use(bucket) for bucket_id, bucket in buckets.items()}
+        self.holdings = {
+            lease_id: Holding(lease.bucket_id, lease.left, self._uses[lease.bucket_id])
+            for lease_id, lease in leases.items()
+        }
+        """Those that have not ended."""
 
     def give(self, lease_id: int, amount: int) -> int | None:
         """Take back a part of a lease, no more than is left; None if the lease has ended."""
-        left = self._left.get(lease_id)
-        if left is None:
+        held = self.holdings.get(lease_id)
+        if held is None:
             return None
-        given = min(left, amount)
-        self._left[lease_id] = left - given
-        if (bucket_id := self.bucket_of[lease_id]) in self._available:
-            self._available[bucket_id] += given
+        given = min(held.left, amount)
+        held.left -= given
+        if held.bucket_id in self._available:
+            self._available[held.bucket_id] += given
         return given
 
     def end(self, lease_id: int) -> int | None:
         """End a lease; gives what was left, or None if it had ended before."""
-        left = self._left.pop(lease_id, None)
-        if left and (bucket_id := self.bucket_of[lease_id]) in self._available:
-            self._available[bucket_id] += left
-        return left
+        held = self.holdings.pop(lease_id, None)
+        if held is None:
+            return None
+        if held.bucket_id in self._available:
+            self._available[held.bucket_id] += held.left
+        return held.left
 
     def register(self, taken: LeaseTaken) -> Registered | None:
         """Register a lease again whose grant was lost, if its bucket is there.
@@ -138,7 +164,7 @@ class Standing:
             return None
         held = 0 if self._is_settling else min(self._available.get(bucket_id, 0), taken.amount)
         self._available[bucket_id] = self._available.get(bucket_id, 0) - held
-        self._left[taken.lease_id] = held
+        self.holdings[taken.lease_id] = Holding(bucket_id, held, self._uses[bucket_id])
         self.bucket_of[taken.lease_id] = bucket_id
         self.drawing.add(taken.lease_id)
         return Registered(taken, bucket.legal_entity_id, bucket.unit, held)
@@ -156,12 +182,12 @@ class Standing:
             return None if self._is_settling else {}
         self._available.update({bucket_id: self._available[bucket_id] - wanted[bucket_id] for bucket_id in wanted})
         for lease_id, amount in lacking.items():
-            self._left[lease_id] += amount
+            self.holdings[lease_id].left += amount
         return lacking
 
     def _lacking(self, charges: tuple[Charge, ...]) -> dict[int, int]:
         sums: dict[int, int] = {}
         for charge in charges:
-            if charge.lease_id in self.drawing and charge.lease_id in self._left:
-                sums[charge.lease_id] = sums.get(charge.lease_id, -self._left[charge.lease_id]) + charge.amount
+            if charge.lease_id in self.drawing and (held := self.holdings.get(charge.lease_id)):
+                sums[charge.lease_id] = sums.get(charge.lease_id, -held.left) + charge.amount
         return sums

@@ -185,8 +185,8 @@ async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], n
     await rows.write(
         conn,
         [
-            Written(batch.journal_id, outcome, mine)
-            for (_, batch, outcome), mine in zip(decided, posting_ids, strict=True)
+            Written(batch.journal_id, outcome, mine, one.shipment.drafts)
+            for (one, batch, outcome), mine in zip(decided, posting_ids, strict=True)
         ],
     )
     parts = [

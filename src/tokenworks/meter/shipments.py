@@ -1,17 +1,21 @@
 """A shipment as it comes in: its frames as entries with positions, refused where no correct worker wrote them.
 
-This is done before anything is asked of the database, and in small steps, so that leases are granted meanwhile.
+This is done before anything is asked of the database, and in small steps, so that leases are granted meanwhile. The
+rows of requests that are whole in it are drafted, too, while their entries are at hand.
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import msgspec
 
 from tokenworks.base.journal import FrameFault, split
 from tokenworks.core import journal
-from tokenworks.core.journal import Entry, Head
+from tokenworks.core.journal import Closing, Entry, Extension, Head, Opening
 from tokenworks.core.named import EntryFault, Named, named
 from tokenworks.core.wire import ShipRequest
+from tokenworks.meter.rows import Draft, draft
 
 _ENTRIES_AT_ONCE = 250
 
@@ -21,11 +25,12 @@ class ShipmentFault(Exception):
 
 
 class Shipment(msgspec.Struct, frozen=True):
-    """What was sent, as entries with their positions, and what they name."""
+    """What was sent, as entries with their positions, and what they name. `drafts` by positions of closings."""
 
     request: ShipRequest
     entries: list[tuple[int, Entry]]
     named: Named
+    drafts: Mapping[int, Draft] = {}
 
     @property
     def through(self) -> int:
@@ -37,22 +42,44 @@ class Shipment(msgspec.Struct, frozen=True):
         if position <= self.request.from_position:
             return self
         entries = [entry for entry in self.entries if entry[0] >= position]
-        return Shipment(self.request, entries, named(entries))
+        return Shipment(self.request, entries, named(entries), self.drafts)
 
 
 async def read(request: ShipRequest) -> Shipment:
     """Entries with their positions. The first of a journal is its head and says what the request says."""
     try:
         entries: list[tuple[int, Entry]] = []
-        for offset, payload in split(request.frames):
-            entries.append((request.from_position + offset, journal.decode(payload)))
-            if len(entries) % _ENTRIES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        drafts = _Drafts()
+        frames = split(request.frames, request.from_position)
+        while read := [(position, journal.decode(payload)) for position, payload in islice(frames, _ENTRIES_AT_ONCE)]:
+            entries += read
+            drafts.add(read)
+            await asyncio.sleep(0)
         if entries and request.from_position == 0:
             _check_head(entries[0][1], request)
-        return Shipment(request, entries, named(entries))
+        return Shipment(request, entries, named(entries), drafts.made)
     except (FrameFault, EntryFault, msgspec.MsgspecError) as fault:
         raise ShipmentFault(f"{request.journal_id}: {fault}") from fault
+
+
+class _Drafts:
+    """Drafts of what is opened and closed in one shipment, with the reservation of the opening."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, Draft] = {}
+        self._opened: dict[int, Opening] = {}
+
+    def add(self, entries: Iterable[tuple[int, Entry]]) -> None:
+        """The next entries."""
+        opened = self._opened
+        for position, entry in entries:
+            if isinstance(entry, Opening):
+                opened[position] = entry
+            elif isinstance(entry, Closing):
+                if opening := opened.pop(entry.opening, None):
+                    self.made[position] = draft(entry.opening, position, opening, entry)
+            elif isinstance(entry, Extension):
+                opened.pop(entry.opening, None)
 
 
 def _check_head(head: Entry, request: ShipRequest) -> None:
