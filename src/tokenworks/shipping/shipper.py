@@ -61,7 +61,10 @@ class Shipper:
         """The last one that was no fault of the bus."""
 
     async def run(self) -> None:
-        """Ship what comes, until cancelled. Raises `JournalDamaged` where bytes that are to be shipped are no more."""
+        """Ship what comes, until cancelled. Raises `JournalDamaged` where bytes that are to be shipped are no more.
+
+        Who ships all there is waits for more to come: many small shipments cost the office several times as much.
+        """
         while True:
             if not await self._step(is_final=False) or self._failures:
                 await asyncio.sleep(self._pause_s())
@@ -79,7 +82,7 @@ class Shipper:
         return True
 
     async def _step(self, *, is_final: bool) -> bool:
-        """One shipment. Whether it did something, or for the final ones whether all is done."""
+        """One shipment. Whether more is left to be shipped, or for the final ones whether all is done."""
         end = self._through()
         if self._position >= end and not is_final and not self._is_time_to_ask():
             return False
@@ -106,7 +109,7 @@ class Shipper:
             return is_last
         if self._position >= end:
             self._posted_all()
-        return bool(batch.data)
+        return batch.to_position < end
 
     def _is_time_to_ask(self) -> bool:
         """A ledger that went back says so only when it is asked."""
