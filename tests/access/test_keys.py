@@ -1,5 +1,6 @@
 """Keys: shown once, kept as digests, refused with the code of their state. The admin token: compared whole."""
 
+import msgspec
 import pytest
 
 from shop.shopfront import NOON, another, faults, holder, opened
@@ -34,6 +35,25 @@ async def test_the_life_of_a_key(database: Pool) -> None:
         assert await keys.revoke(connection, record.id, NOON + 2) == revoked
         await keys.suspend(connection, customer.billing_account_id, suspended=False)
         assert await refused() == "key_revoked"
+    assert await faults(database) == []
+
+
+async def test_many_keys_made_at_once_are_as_good_as_one(database: Pool) -> None:
+    shop = await opened(database)
+    other = await another(shop, "+8613800000124")
+    async with sealed.transaction(database, NOON) as connection:
+        one, _ = await keys.issue(connection, holder(other), "many", NOON)
+        owners = [shop.customer, other, shop.customer]
+        secrets = await keys.issue_all(connection, [holder(each) for each in owners], "many", NOON)
+        found = [await keys.find(connection, keys.digest(secret)) for secret in secrets]
+        assert [key.billing_account_id for key in found if key] == [each.billing_account_id for each in owners]
+        records = [await keys.get(connection, key.key_id) for key in found if key]
+        assert [record.hint for record in records] == [secret[-4:] for secret in secrets]
+        same = ("id", "hint", "digest")
+        expected = {name: value for name, value in msgspec.structs.asdict(one).items() if name not in same}
+        assert {
+            name: value for name, value in msgspec.structs.asdict(records[1]).items() if name not in same
+        } == expected
     assert await faults(database) == []
 
 

@@ -26,6 +26,7 @@ from tokenworks.shop.order_rows import Connection, Order, Payment
 from tokenworks.shop.parties import Customer, LegalEntity
 
 AT_ONCE = 250
+KEYS_AT_ONCE = 20_000
 OFFER = "bench"
 _PAYER = "carrier/bench"
 _GRANTED = 10_000_000_000
@@ -86,6 +87,11 @@ def catalog(office: OfficeClient, ports: list[int]) -> None:
     """Make the operator, its offer, and an endpoint on each port."""
     for path, body in _CATALOG.items():
         office.post(path, body, ids.new("bench"))
+    endpoints(office, ports)
+
+
+def endpoints(office: OfficeClient, ports: list[int]) -> None:
+    """An endpoint of the model on each port."""
     for number, port in enumerate(ports, 1):
         endpoint = {"id": f"{MODEL}-{number}", "supplier": "bench", "model": MODEL}
         where = {"base_url": f"http://127.0.0.1:{port}/v1", "purchase": {"input": "0.3", "output": "0.6"}}
@@ -110,6 +116,20 @@ async def customers(pool: Pool, count: int, offer_id: str = OFFER) -> AsyncGener
                 buyers = [await _customer(connection, sale, number, now_ns) for number in numbers]
             await _packages(connection, sale, [buyer.customer for buyer in buyers], now_ns)
         yield buyers
+
+
+async def keys_of(pool: Pool, owners: list[Customer], count: int) -> AsyncGenerator[list[str]]:
+    """Make so many more keys, dealt out among these customers, and give their secrets, batch by batch."""
+    holders = [
+        Holder(legal_entity_id=each.legal_entity_id, customer_id=each.id, billing_account_id=each.billing_account_id)
+        for each in owners
+    ]
+    for first in range(0, count, KEYS_AT_ONCE):
+        now_ns, numbers = clock.wall_ns(), range(first, min(count, first + KEYS_AT_ONCE))
+        async with sealed.transaction(pool, now_ns) as connection:
+            dealt = [holders[number % len(holders)] for number in numbers]
+            secrets = await keys.issue_all(connection, dealt, "bench", now_ns)
+        yield secrets
 
 
 async def sell(pool: Pool, offer_id: str, buyers: list[Customer]) -> None:

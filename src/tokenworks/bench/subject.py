@@ -25,11 +25,16 @@ def one_worker(given: Settings) -> AbstractContextManager[Settings]:
 def a_system(given: Settings, workers: int) -> Generator[Settings]:
     """A system in a throw-away folder; gives its settings. For the main thread, as `spawned` is."""
     with tempfile.TemporaryDirectory(prefix="tokenworks-bench-") as folder:
-        settings = msgspec.structs.replace(
-            throwaway(Path(folder), given), workers=workers, embedded_engine=False, demo_operator=False
-        )
+        settings = of_its_own(Path(folder), given, workers)
         with spawned(settings):
             yield settings
+
+
+def of_its_own(folder: Path, given: Settings, workers: int) -> Settings:
+    """The settings of a system in a throw-away folder: all that charges for requests, nothing that produces tokens."""
+    return msgspec.structs.replace(
+        throwaway(folder, given), workers=workers, embedded_engine=False, demo_operator=False
+    )
 
 
 class Subject:

@@ -100,6 +100,21 @@ def open_streams(
     _measured(held.measure, held.Plan(streams=streams, accounts=accounts), held.FAULTS, show, json=json)
 
 
+@bench.command("keys")
+def many_keys(
+    keys: Annotated[int, typer.Option(min=1, max=10_000_000, help="Keys in the database.")] = 1_000_000,
+    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package, who have these keys.")] = 1_000,
+    asked: Annotated[int, typer.Option(min=1, max=10_000, help="Keys that somebody asks with.")] = 1_000,
+    json: JsonOption = False,
+) -> None:
+    """Measure a worker beside very many keys: its memory, and requests with a cold key beside those with a warm one."""
+    from tokenworks.bench import cold_keys
+    from tokenworks.cli.bench_keys import show
+
+    plan = cold_keys.Plan(keys=max(keys, asked), accounts=accounts, asked=asked)
+    _measured(cold_keys.measure, plan, cold_keys.FAULTS, show, json=json)
+
+
 @bench.command()
 def ledger(
     seconds: Annotated[int, typer.Option(min=1, help="Length of a run.")] = 5,
