@@ -22,14 +22,19 @@ from tokenworks.base import clock, database
 from tokenworks.base.bus import Bus
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
-from tokenworks.bench import books, conditions, endpoint, leasing, load
+from tokenworks.bench import books, conditions, endpoint, leasing, load, paced_load
 from tokenworks.bench.conditions import Machine
-from tokenworks.bench.load import Count, LoadFault
+from tokenworks.bench.load import LoadFault
+from tokenworks.bench.open_loop import Pace
+from tokenworks.bench.paced_load import Count
 from tokenworks.bench.subject import MEGABYTE, Subject, of_its_own
 from tokenworks.core import wire
 
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
+
+RATE = 20
+"""Requests a second: so few that the office has posted one before the next comes, and does nothing else meanwhile."""
 
 _ENDPOINTS = 4
 _LOOK_EVERY_S = 0.05
@@ -48,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Latencies of requests that came one after another, and how often the office was asked for a key meanwhile."""
+    """Latencies of requests, and how often the office was asked for a key meanwhile."""
 
     requests: int
     p50_ms: float
@@ -61,6 +66,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the figures depend on."""
 
     accounts: int
+    requests_per_s: int
     key_cache_entries: int
     durability: str
     machine: Machine
@@ -154,7 +160,7 @@ async def _measure(settings: Settings, plan: Plan, made: _Made, told: Told) -> R
         told("Making the accounts known to the worker")
         await bench.until_served(made.known[0])
         await bench.ask(made.known)
-        told(f"Asking with {len(made.asked):,} cold keys, one after another")
+        told(f"Asking with {len(made.asked):,} cold keys")
         cold = await bench.times(made.asked)
         told("Asking with the same keys again")
         warm = await bench.times(made.asked)
@@ -177,6 +183,7 @@ async def _measure(settings: Settings, plan: Plan, made: _Made, told: Told) -> R
             nats_rtt_p50_ms=bare_ms,
             conditions=Conditions(
                 accounts=plan.accounts,
+                requests_per_s=RATE,
                 key_cache_entries=settings.key_cache_entries,
                 durability=settings.durability,
                 machine=await conditions.of_machine(settings.data, pool),
@@ -228,15 +235,17 @@ class _Bench:
     async def until_served(self, key: str) -> None:
         """Until the worker knows of the endpoints."""
         give_up_ns = clock.boot_ns() + _PATIENCE_NS
-        while (count := await self._sent([key])).answers == 0:
+        once = load.Plan(ports=[self._port], keys=[key], connections=1, duration_ms=0)
+        while (count := await load.send(once)).answers == 0:
             if clock.boot_ns() > give_up_ns:
                 raise LoadFault(f"The worker serves nobody: {count.others}")
         self.answers += count.answers
 
     async def ask(self, secrets: list[str]) -> Count:
-        """One request with each key, one after another."""
-        count = await self._sent(secrets)
-        self.answers += count.answers
+        """One request with each key, slowly."""
+        pace = Pace(rate=RATE, duration_ms=len(secrets) * 1_000 // RATE, connections=len(secrets))
+        count = await paced_load.send(paced_load.Plan(port=self._port, keys=secrets, pace=pace, each_once=True))
+        self.answers += sum(count.answers)
         self.others.update(count.others)
         return count
 
@@ -244,17 +253,14 @@ class _Bench:
         """The same, with what was heard of it."""
         self._ears.lookups.clear()
         count = await self.ask(secrets)
-        heard = await self._ears.heard(secrets, count.answers)
+        heard = await self._ears.heard(secrets, sum(count.answers))
         return Times(
-            requests=count.answers,
+            requests=sum(count.answers),
             p50_ms=round(count.p50_ns / clock.MS, 3),
             p99_ms=round(count.p99_ns / clock.MS, 3),
             lookups=heard.total(),
             lookups_most=max(heard.values(), default=0),
         )
-
-    async def _sent(self, secrets: list[str]) -> Count:
-        return await load.send(load.Plan(ports=[self._port], keys=secrets, connections=1, duration_ms=0))
 
 
 @asynccontextmanager

@@ -69,11 +69,13 @@ class OpenLoop(Generic[Asked]):
         self._is_changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Begin requests at the rate until time is up, then wait for those under way."""
-        pace, began_ns = self._pace, clock.boot_ns()
-        while (elapsed_ns := clock.boot_ns() - began_ns) < pace.duration_ms * clock.MS:
-            for number in range(self.begun + self.held_back, pace.rate * elapsed_ns // clock.SECOND):
-                self._begin(began_ns + number * clock.SECOND // pace.rate)
+        """Begin requests at the rate, as many as belong to the time, then wait for those under way."""
+        rate, began_ns = self._pace.rate, clock.boot_ns()
+        whole = rate * self._pace.duration_ms // 1_000
+        while (first := self.begun + self.held_back) < whole:
+            due = rate * (clock.boot_ns() - began_ns) // clock.SECOND + 1
+            for number in range(first, min(whole, due)):
+                self._begin(began_ns + number * clock.SECOND // rate)
             await asyncio.sleep(_TICK_S)
         async with asyncio.timeout(_PATIENCE_S):
             while self._under_way:

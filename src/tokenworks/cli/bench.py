@@ -103,8 +103,8 @@ def open_streams(
 @bench.command("keys")
 def many_keys(
     keys: Annotated[int, typer.Option(min=1, max=10_000_000, help="Keys in the database.")] = 1_000_000,
-    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package, who have these keys.")] = 1_000,
-    asked: Annotated[int, typer.Option(min=1, max=10_000, help="Keys that somebody asks with.")] = 1_000,
+    accounts: Annotated[int, typer.Option(min=1, help="Customers, each with a package, who have these keys.")] = 100,
+    asked: Annotated[int, typer.Option(min=1, max=10_000, help="Keys that somebody asks with.")] = 400,
     json: JsonOption = False,
 ) -> None:
     """Measure a worker beside very many keys: its memory, and requests with a cold key beside those with a warm one."""

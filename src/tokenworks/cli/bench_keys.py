@@ -34,7 +34,7 @@ def show(out: "Console", result: "Result") -> None:
         [
             (
                 f"{result.keys:,} keys of {given.accounts:,} accounts, made at {result.made_per_s:,} a second; one "
-                f"worker, which remembers {given.key_cache_entries:,} keys at most; requests one after another, "
+                f"worker, which remembers {given.key_cache_entries:,} keys at most; {given.requests_per_s} requests/s, "
                 f"durability {given.durability}."
             ),
             of_machine(given.machine),
