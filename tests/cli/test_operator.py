@@ -124,7 +124,7 @@ def test_an_external_endpoint_is_one_command_and_works_without_a_restart(
     prices = ["--input-price", "2.0", "--output-price", "8.0", "--cached-input-price", "0.4"]
     endpoint = terminal.done(*words, *prices, "--api-key", "-", typed=f"{engine_key}\n")
     assert engine_key not in json.dumps(endpoint)
-    terminal.done("tariffs", "add", "any-model", "--rate", "*/*:input=1000000,output=4000000")
+    terminal.done("tariffs", "add", "any-model", "--rate", "*/*:input=1000000,output=4000000", "--stopped", "nothing")
     terminal.done(
         *["offers", "add", "any-1m", "--name", "Any model, 1M", "--price", "1.5", "--grant", "1000000"],
         *["--tariff", "any-model", "--validity", "P1M"],

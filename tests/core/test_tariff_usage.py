@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tokenworks.core.amounts import MILLION
 from tokenworks.core.bounds import InputBound, Need, Shape, need
-from tokenworks.core.tariff import Rate, Tariff, affordable, bound, cost, flat
+from tokenworks.core.tariff import Rate, Stopped, Tariff, affordable, bound, cost, flat, mildest
 from tokenworks.core.usage import Reported, Tokens, clip, from_openai, plausible
 
 counts = st.integers(min_value=0, max_value=2_000_000)
@@ -115,3 +115,19 @@ def test_the_most_particular_rate_wins() -> None:
 )
 def test_need(shape: Shape, expected: Need) -> None:
     assert need(shape, InputBound(), context_window=2048, model_output_max=1024) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        ((), "passed"),
+        (("passed",), "passed"),
+        (("generated",), "generated"),
+        (("generated", "generated"), "generated"),
+        (("generated", "passed"), "passed"),
+        (("generated", "nothing", "passed"), "nothing"),
+    ],
+)
+def test_of_several_the_mildest_holds(said: tuple[Stopped, ...], holds: Stopped) -> None:
+    prices = [Tariff("t", 1, "token", {"*/*": flat(1)}, stopped=stopped).price("m", "medium") for stopped in said]
+    assert mildest(price for price in prices if price is not None) == holds

@@ -27,6 +27,18 @@ async def test_publishing_again_makes_a_version_only_if_something_changed(databa
         assert (await tariffs.currents(connection))["plain"].version == 3
 
 
+async def test_what_a_stopped_answer_costs_is_a_term_of_its_version(database: Pool) -> None:
+    shop = await opened(database)
+    rates = {"*/*": flat(MILLION)}
+    async with sealed.transaction(database, NOON) as connection:
+        for stopped in ("nothing", "nothing", "generated"):
+            await tariffs.publish(connection, "kind", "token", rates, NOON, stopped=stopped)
+    async with shop.pool.connection() as connection:
+        found = [(await tariffs.get(connection, name)).tariff for name in ("kind@1", "kind", "plain")]
+    assert [each.stopped for each in found] == ["nothing", "generated", "passed"]
+    assert found[1].version == 2
+
+
 async def test_a_published_version_cannot_be_changed(database: Pool) -> None:
     await opened(database)
     statements = (

@@ -14,7 +14,7 @@ from tokenworks.core import snapshot
 from tokenworks.core.amounts import AmountFault, scale
 from tokenworks.core.bounds import ImageBound
 from tokenworks.core.commands import invalid
-from tokenworks.core.tariff import Rate
+from tokenworks.core.tariff import Rate, Stopped
 from tokenworks.core.tiers import DEFAULT, Tier
 from tokenworks.plant import models
 from tokenworks.shop import offers, parties, tariffs
@@ -74,12 +74,17 @@ class ModelShown(BaseModel):
 
 
 class TariffBody(Body):
-    """A tariff, or its next version. `rates` by `model/tier`, either may be `*`; prices of one million tokens."""
+    """A tariff, or its next version. `rates` by `model/tier`, either may be `*`; prices of one million tokens.
+
+    `stopped`: an answer that content safety stops is charged for what was `passed` on, for all that was `generated`, or
+    for `nothing`.
+    """
 
     id: str
     unit: str
     rates: dict[str, Rates]
     rounding: Literal["up", "half_up"] = "half_up"
+    stopped: Stopped = "passed"
 
 
 class RatesShown(BaseModel):
@@ -101,6 +106,7 @@ class TariffShown(BaseModel):
     unit: str
     rates: dict[str, RatesShown]
     rounding: Literal["up", "half_up"]
+    stopped: Stopped
     published_at: str
 
 
@@ -168,7 +174,8 @@ async def publish_tariff(office: Office, command: Command, body: TariffBody) -> 
 
     async def work(connection: Connection) -> TariffShown:
         given = {selector: rate(prices, body.unit, f"rates.{selector}") for selector, prices in body.rates.items()}
-        return _tariff(await tariffs.publish(connection, body.id, body.unit, given, office.wall_ns(), body.rounding))
+        terms = (body.rounding, body.stopped)
+        return _tariff(await tariffs.publish(connection, body.id, body.unit, given, office.wall_ns(), *terms))
 
     published = await once(office, command, TariffShown, work)
     await office.catalog_changed()
@@ -285,6 +292,7 @@ def _tariff(published: Published) -> TariffShown:
         unit=tariff.unit,
         rates={selector: rates_shown(found, tariff.unit) for selector, found in tariff.rates.items()},
         rounding=tariff.rounding,
+        stopped=tariff.stopped,
         published_at=at(published.published_at_ns),
     )
 

@@ -1,5 +1,6 @@
 """Commands about what is sold: tariffs, offers and orders."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,6 +13,14 @@ from tokenworks.cli.parties import CustomerOption, EveryCustomerOption, LegalEnt
 tariffs = group("Tariffs: prices of a million tokens by model, tier and token class.")
 offers = group("Offers: packages that customers can order.")
 orders = group("Orders: offers bought, paid on the phone bill or used on credit.")
+
+
+class Stopped(StrEnum):
+    """What an answer costs that content safety stops."""
+
+    PASSED = "passed"
+    GENERATED = "generated"
+    NOTHING = "nothing"
 
 
 def _rates(tariff: Record) -> list[str]:
@@ -81,9 +90,14 @@ def add_tariff(
         ),
     ],
     unit: Annotated[str, typer.Option(help="token, coin, point or a currency code.")] = "token",
+    stopped: Annotated[
+        Stopped,
+        typer.Option(help="What an answer costs that content safety stops: what was passed on, all, or nothing."),
+    ] = Stopped.PASSED,
 ) -> None:
     """Publish a tariff, or the next version of one; published versions never change."""
-    session.add("/tariffs", id=tariff_id, unit=unit, rates=dict(values.rate(text, unit) for text in rate))
+    rates = dict(values.rate(text, unit) for text in rate)
+    session.add("/tariffs", id=tariff_id, unit=unit, rates=rates, stopped=stopped.value)
 
 
 @command(offers, "list")

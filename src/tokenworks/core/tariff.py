@@ -4,12 +4,18 @@ Prices are integers per million tokens in the smallest part of the tariff's unit
 million is 623.75 nano-units a token. A tariff version never changes once published.
 """
 
+from collections.abc import Iterable
+from typing import Literal
+
 import msgspec
 
 from tokenworks.core.amounts import MILLION, Rounding, divide
 from tokenworks.core.usage import CLASSES, Tokens
 
 ANY = "*"
+
+Stopped = Literal["nothing", "passed", "generated"]
+"""What an answer costs that content safety stopped: nothing, its input and what was passed on, or all that was made."""
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True):
@@ -50,6 +56,7 @@ class Price(msgspec.Struct, frozen=True):
     rounding: Rounding
     read_max: int
     written_max: int
+    stopped: Stopped = "passed"
 
 
 class Tariff(msgspec.Struct, frozen=True):
@@ -60,6 +67,7 @@ class Tariff(msgspec.Struct, frozen=True):
     unit: str
     rates: dict[str, Rate]
     rounding: Rounding = "half_up"
+    stopped: Stopped = "passed"
 
     @property
     def name(self) -> str:
@@ -81,7 +89,15 @@ class Tariff(msgspec.Struct, frozen=True):
         rate = self.rate(model, tier)
         if rate is None:
             return None
-        return Price(self.name, self.unit, rate, self.rounding, rate.dearest_read, rate.dearest_written)
+        return Price(self.name, self.unit, rate, self.rounding, rate.dearest_read, rate.dearest_written, self.stopped)
+
+
+def mildest(prices: Iterable[Price]) -> Stopped:
+    """What holds for a stopped answer that these prices would pay for: nobody pays what his offer does not say."""
+    said = {price.stopped for price in prices}
+    if "nothing" in said:
+        return "nothing"
+    return "generated" if said == {"generated"} else "passed"
 
 
 def cost(tokens: Tokens, rate: Rate, rounding: Rounding) -> int:

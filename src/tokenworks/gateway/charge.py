@@ -10,9 +10,13 @@ from tokenworks.base import clock
 from tokenworks.core.bounds import Need
 from tokenworks.core.journal import Basis, Checkpoint, Closing, Ending
 from tokenworks.core.purse import Charge, Part, charges_for
+from tokenworks.core.tariff import mildest
 from tokenworks.core.usage import NONE, Tokens, clip, plausible
 from tokenworks.gateway.catalog import Route
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome, Tally
+
+CONTENT_FILTER = "content_filter"
+"""The flag of an answer that content safety stopped."""
 
 _CLOSING_BYTES = 384
 _CHARGE_BYTES = 80
@@ -50,6 +54,10 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     """Take what the request costs, release the rest, and append its closing. Called exactly once for an opening."""
     tally, leases, holding, ending = delivery.tally, gateway.leases, delivery.holding, outcome.ending
     result = measure(ending, tally, counted(delivery), delivery.covered, is_dispatched=delivery.is_dispatched)
+    # We pay for what was generated, whatever the customer is charged for.
+    generated = result.tokens + Tokens(output=tally.surplus) if tally.surplus else result.tokens
+    if tally.is_cut:
+        result = _as_offered(result, delivery)
     tokens = delivery.charged = result.tokens
     charges = charges_for(delivery.reservation, tokens)
     leases.settle(holding, delivery.reservation, charges)
@@ -59,8 +67,6 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
         gateway.queues.settle(delivery.ticket, delivery.request.model, tokens.total)
     if ending == "finished" and not tally.is_cut:
         leases.learn(holding, delivery.request.model, -(-tokens.written // delivery.request.shape.choices))
-    # The customer is charged for what was passed on; we pay for what was generated.
-    generated = tokens + Tokens(output=tally.surplus) if tally.surplus else tokens
     now_ns, first_ns = clock.boot_ns(), tally.first_token_ns
     delivery.end_attempt(gateway, ending, now_ns, generated)
     gateway.records.close(
@@ -80,6 +86,26 @@ def charge(delivery: Delivery, gateway: Gateway, outcome: Outcome) -> tuple[Char
     )
     leases.give_back(holding, now_ns)
     return charges
+
+
+def charged_when_cut(delivery: Delivery) -> Tokens:
+    """What is charged for an answer that was ended here, as far as it is known when its customer is told of its use."""
+    seen = counted(delivery)
+    return _as_offered(Measure("counted", seen, seen, ()), delivery).tokens
+
+
+def _as_offered(result: Measure, delivery: Delivery) -> Measure:
+    """The same where content safety stopped the answer: as the offers say that it was reserved from."""
+    tally, covered = delivery.tally, delivery.covered
+    if CONTENT_FILTER not in tally.flags or result.basis == "none":
+        return result
+    stopped = mildest(part.price for part in delivery.reservation.parts)
+    if stopped == "nothing":
+        return msgspec.structs.replace(result, basis="none", tokens=NONE)
+    if stopped == "passed":
+        return result
+    tokens = clip(result.tokens + Tokens(output=tally.surplus), covered.input_max, covered.output_max)
+    return msgspec.structs.replace(result, tokens=tokens)
 
 
 def closing_bytes_max(parts: tuple[Part, ...], route: Route, attempts_max: int) -> int:

@@ -8,14 +8,13 @@ from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.dialects import reading
 from tokenworks.dialects.sse import Event
-from tokenworks.gateway.charge import counted
+from tokenworks.gateway.charge import CONTENT_FILTER, charged_when_cut
 from tokenworks.gateway.delivery import Delivery
 
 _DONE = b"[DONE]"
 _MALFORMED = "event_malformed"
 _ABOVE_LIMIT = "output_above_limit"
 _BALANCE_SHORT = "balance_short"
-_FILTERED = "content_filter"
 
 
 class Passage:
@@ -72,17 +71,17 @@ class Passage:
         return b""
 
     def stop(self, dropped: list[Event]) -> None:
-        """End the stream before these events, which nobody may see. What came before was passed on, and is charged."""
-        self._flag(_FILTERED)
+        """End the stream before these events, which nobody may see."""
+        self._flag(CONTENT_FILTER)
         data = next((event.data for event in dropped if event.data and _is_readable(event.data)), b"{}")
-        self._end_before(dropped, data, _FILTERED, _FILTERED)
+        self._end_before(dropped, data, CONTENT_FILTER, CONTENT_FILTER)
 
     def _end_before(self, dropped: list[Event], data: bytes, code: str, reason: str) -> None:
         for event in dropped:
             self._tally.surplus += _count(event.data or b"")
         self.held = reading.cut_event(data, sorted(self._unfinished), code, reason)
         if self._wants_usage:
-            self.held += reading.usage_event(data, counted(self._delivery))
+            self.held += reading.usage_event(data, charged_when_cut(self._delivery))
         self._tally.is_cut = self.is_done = True
 
     def _take(self, raw: bytes, data: bytes) -> bool | None:

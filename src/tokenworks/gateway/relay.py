@@ -10,7 +10,7 @@ from tokenworks.dialects import answers, reading
 from tokenworks.dialects.other import Splits
 from tokenworks.dialects.receipt import reserved_fields
 from tokenworks.dialects.sse import EventTooLarge, Splitter
-from tokenworks.gateway.charge import checkpoint, counted
+from tokenworks.gateway.charge import CONTENT_FILTER, charged_when_cut, checkpoint
 from tokenworks.gateway.coding import is_plain, plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
 from tokenworks.gateway.growth import Growth
@@ -85,14 +85,14 @@ async def _gathered(upstream: Upstream, bytes_max: int) -> bytes:
 
 
 def _withheld(delivery: Delivery, body: bytes) -> Outcome:
-    """An answer that nobody may see: the customer pays for the question, we pay for what was generated."""
+    """An answer that nobody may see: nothing of it is passed on, and we pay for what was generated."""
     tally = delivery.tally
     tally.surplus, tally.output = tally.output, 0
     tally.is_cut = True
-    tally.flags += ("content_filter",)
+    tally.flags += (CONTENT_FILTER,)
     if delivery.request.other is not None:
         return Outcome("finished", ANSWER_REFUSED)
-    body = reading.emptied(body, counted(delivery))
+    body = reading.emptied(body, charged_when_cut(delivery))
     if delivery.exchange.dialect is not None:
         delivery.exchange.dialect.read(body)
     return Outcome("finished", body=body)

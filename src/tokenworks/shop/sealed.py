@@ -28,7 +28,7 @@ SEALED = (
     ),
     SealedTable("customer", ("id", "legal_entity_id", "kind", "name", "phone", "created_at_ns"), ("id",)),
     SealedTable("billing_account", ("id", "customer_id"), ("id",)),
-    SealedTable("tariff", ("id", "version", "unit", "rounding", "published_at_ns"), ("id", "version")),
+    SealedTable("tariff", ("id", "version", "unit", "rounding", "stopped", "published_at_ns"), ("id", "version")),
     SealedTable("tariff_rate", ("tariff_id", "version", "selector", *_RATES), ("tariff_id", "version", "selector")),
     SealedTable(
         "offer",

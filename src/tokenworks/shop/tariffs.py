@@ -13,13 +13,13 @@ from psycopg.rows import TupleRow
 
 from tokenworks.core.amounts import AmountFault, Rounding, scale
 from tokenworks.core.commands import invalid, not_found
-from tokenworks.core.tariff import ANY, Rate, Tariff
+from tokenworks.core.tariff import ANY, Rate, Stopped, Tariff
 from tokenworks.core.tiers import TIERS
 
 Connection = AsyncConnection[TupleRow]
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_SELECT = """SELECT t.id, t.version, t.unit, t.rounding, t.published_at_ns,
+_SELECT = """SELECT t.id, t.version, t.unit, t.rounding, t.stopped, t.published_at_ns,
         r.selector, r.input, r.cached_input, r.cache_write, r.output, r.reasoning
     FROM tariff t JOIN tariff_rate r ON r.tariff_id = t.id AND r.version = t.version"""
 _ORDER = "ORDER BY t.id, t.version, r.selector"
@@ -40,6 +40,7 @@ async def publish(
     rates: dict[str, Rate],
     at_ns: int,
     rounding: Rounding = "half_up",
+    stopped: Stopped = "passed",
 ) -> Published:
     """Make this the tariff from now on: a new version, or the current one if it says the same.
 
@@ -51,10 +52,10 @@ async def publish(
         tariff = current.tariff
         if tariff.unit != unit:
             raise invalid(f"The tariff {tariff_id!r} draws {tariff.unit}; another unit needs another id.", "unit")
-        if (tariff.rates, tariff.rounding) == (rates, rounding):
+        if (tariff.rates, tariff.rounding, tariff.stopped) == (rates, rounding, stopped):
             return current
     version = current.tariff.version + 1 if current else 1
-    tariff = Tariff(tariff_id, version, unit, dict(sorted(rates.items())), rounding)
+    tariff = Tariff(tariff_id, version, unit, dict(sorted(rates.items())), rounding, stopped)
     await _insert(connection, tariff, at_ns)
     return Published(tariff, at_ns)
 
@@ -96,14 +97,14 @@ async def _read(connection: Connection, condition: LiteralString, values: tuple[
     found: dict[tuple[str, int], Published] = {}
     for row in await cursor.fetchall():
         published = found.setdefault((row[0], row[1]), _published(row))
-        published.tariff.rates[row[5]] = Rate(*(int(price) for price in row[6:]))
+        published.tariff.rates[row[6]] = Rate(*(int(price) for price in row[7:]))
     return list(found.values())
 
 
 async def _insert(connection: Connection, tariff: Tariff, at_ns: int) -> None:
     await connection.execute(
-        "INSERT INTO tariff (id, version, unit, rounding, published_at_ns) VALUES (%s, %s, %s, %s, %s)",
-        (tariff.id, tariff.version, tariff.unit, tariff.rounding, at_ns),
+        "INSERT INTO tariff (id, version, unit, rounding, stopped, published_at_ns) VALUES (%s, %s, %s, %s, %s, %s)",
+        (tariff.id, tariff.version, tariff.unit, tariff.rounding, tariff.stopped, at_ns),
     )
     async with connection.cursor() as cursor:
         await cursor.executemany(
@@ -119,7 +120,7 @@ def _single(found: list[Published]) -> Published | None:
 
 
 def _published(row: tuple[Any, ...]) -> Published:
-    return Published(Tariff(id=row[0], version=row[1], unit=row[2], rounding=row[3], rates={}), row[4])
+    return Published(Tariff(row[0], row[1], row[2], {}, rounding=row[3], stopped=row[4]), row[5])
 
 
 def _check(tariff_id: str, unit: str, rates: dict[str, Rate]) -> None:

@@ -171,6 +171,7 @@ CREATE TABLE tariff (
     version integer NOT NULL CHECK (version > 0),
     unit text NOT NULL,
     rounding text NOT NULL CHECK (rounding IN ('up', 'half_up')),
+    stopped text NOT NULL CHECK (stopped IN ('nothing', 'passed', 'generated')),
     published_at_ns bigint NOT NULL,
     {SEALED_COLUMNS},
     PRIMARY KEY (id, version)
