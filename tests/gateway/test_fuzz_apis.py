@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.keeper import events, response, sse, vault_in
 from gateway.test_anthropic_endpoint import begins, block, ends, message, says, told
 from gateway.test_completions import choice, completed
 from gateway.test_fuzz import ANSWER_PARTS, HEADS, Rig, answered, fuzz
@@ -31,6 +32,7 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
     ("/v1/chat/completions", "anthropic", {"stream_options": {"include_usage": True}}),
     ("/v1/messages", "anthropic", {"thinking": {"type": "enabled", "budget_tokens": 1_024}, "max_tokens": 2_000}),
     ("/v1/responses", "anthropic", {"input": "Say hello."}),
+    ("/v1/responses", "responses", {"input": "Say hello.", "store": True}),
 ]
 
 
@@ -38,6 +40,7 @@ def data(body: Any) -> bytes:
     return b"data: %b\n\n" % json.dumps(body).encode()
 
 
+KEPT_KINDS = ["response.created", "response.completed", "response.output_item.done", "x.delta", "error", ""]
 PARTS = [
     *(*begins(), *says("a", "b"), *ends(), ends("max_tokens")[0], DONE),
     *block(
@@ -56,6 +59,8 @@ PARTS = [
     *(data(completed(used=usage(2, 2))), data({"choices": None}), data({"choices": [{"index": None, "text": None}]})),
     data({"choices": [{"delta": {"tool_calls": [{"index": -1, "function": {"arguments": {}}}]}}]}),
     *ANSWER_PARTS,
+    *sse(*events("resp_own", ["a", "b"]), *events("resp_own", ["a"], None), {"type": "response.failed", "response": 3}),
+    *sse(*({"type": kind, "delta": 3, "item": {"id": 3}, "response": {"output": 3}} for kind in KEPT_KINDS)),
 ]
 BODIES = [
     *(
@@ -66,6 +71,7 @@ BODIES = [
     ),
     *({"data": [1], "usage": {"prompt_tokens": 1 << 70}}, {"results": [1], "usage": {}}, {"data": [], "usage": 3}),
     *(completed({"index": None}), completed({"index": "x", "text": "y"}), {"choices": [{}], "usage": 3}, [], 3),
+    *(response("resp_own"), response("r", used={"input_tokens": -1, "output_tokens": 1}), response("r", output=[3])),
 ]
 HEADS_TOO = [*HEADS, *(http_answer(200, json.dumps(body).encode()) for body in BODIES)]
 streams = st.tuples(
@@ -82,7 +88,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Generator[Rig]:
     folder: Path = tmp_path_factory.mktemp("fuzz-apis")
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        gateway = runner.run(stack.enter_async_context(bench(folder, balance=1 << 50, endpoint_rest_ms=1)))
+        gateway = runner.run(
+            stack.enter_async_context(bench(folder, balance=1 << 50, endpoint_rest_ms=1, vault=vault_in(folder)))
+        )
         yield Rig(runner, gateway)
         runner.run(stack.aclose())
 

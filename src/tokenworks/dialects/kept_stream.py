@@ -73,7 +73,7 @@ class KeptStream:
         self._number = -1
         self._response: dict[str, Any] = {}
         self._items: list[dict[str, Any]] = []
-        self._counted: set[int] = set()
+        self._counted: set[str] = set()
         self._end: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> list[Event]:
@@ -129,14 +129,14 @@ class KeptStream:
         told = self._telling.event(read)
         if isinstance(told.get("response"), dict):
             self._response = told["response"]
-        kind = read.get("type")
+        kind = str(read.get("type"))
         if kind in {"error", "response.failed"}:
             return [_error(self._telling.text(_message(read)))]
         return self._ended(told, event.data, _ENDS[kind]) if kind in _ENDS else [self._counts(told)]
 
     def _counts(self, told: dict[str, Any]) -> Event:
         """An event that is not the last, as what is counted of it."""
-        kind, place, text = str(told.get("type", "")), told.get("output_index"), ""
+        kind, place, text = str(told.get("type")), str(told.get("output_index")), ""
         if kind.endswith(".delta"):
             text = told.get("delta")
         elif kind == _ITEM_DONE and isinstance(told.get("item"), dict):
@@ -144,8 +144,7 @@ class KeptStream:
             text = "" if place in self._counted else kept_answer.text_of(told["item"])
         if not text or not isinstance(text, str):
             return Event(_event(told).raw, _NO_CHOICES)
-        if isinstance(place, int):
-            self._counted.add(place)
+        self._counted.add(place)
         return Event(_event(told).raw, _encode({"choices": [{"index": 0, "delta": {"content": text}}]}))
 
     def _ended(self, told: dict[str, Any], data: bytes, reason: str) -> list[Event]:
@@ -183,5 +182,6 @@ def _error(message: str) -> Event:
 
 def _event(told: dict[str, Any]) -> Event:
     data = _encode(told)
-    named = b"event: %b\n" % told["type"].encode() if isinstance(told.get("type"), str) else b""
+    kind = told.get("type")
+    named = b"event: %b\n" % kind.encode() if isinstance(kind, str) and kind.isprintable() else b""
     return Event(b"%bdata: %b\n\n" % (named, data), data)
