@@ -8,8 +8,9 @@ import asyncio
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,9 @@ ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
 
+OURS, OURS_EVERY = "tokenworks", "tokenworks-every"
+"""Contenders of ours: at the durability of the settings, or at `interval` beside the one at `every`."""
+
 CACHE = Path("cache", "bench")
 """Where in the data folder the packages of peers are kept between measurements."""
 
@@ -42,118 +46,158 @@ Told = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, with how many accounts and connections, and how often; beside all peers or nginx alone."""
+    """How long, with how many accounts and connections, and how often; beside all peers or nginx alone.
+
+    `every`: a second system of ours, at durability `every`, beside the first at `interval`.
+    """
 
     seconds: int
     accounts: int
     connections: int
     runs: int
     peers: bool = False
+    every: bool = False
 
 
 def measure(given: Settings, plan: Plan, told: Told) -> Result:
     """Measure in a throw-away folder. Call it from the main thread, as `spawned` must be."""
-    told("Starting a system of one worker")
-    with one_worker(given) as settings:
-        return asyncio.run(_measure(settings, plan, given.data / CACHE, told))
+    with ExitStack() as stack:
+        first = msgspec.structs.replace(given, durability="interval") if plan.every else given
+        told("Starting a system of one worker")
+        systems = {OURS: stack.enter_context(one_worker(first))}
+        if plan.every:
+            told("Starting another at durability every")
+            second = msgspec.structs.replace(given, durability="every")
+            systems[OURS_EVERY] = stack.enter_context(one_worker(second))
+        return asyncio.run(_measure(systems, plan, given.data / CACHE, told))
 
 
-async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
-    pool = await database.open_pool(running.addresses["database"])
-    try:
-        async with AsyncExitStack() as stack:
-            ports = await stack.enter_async_context(endpoint.running(ENDPOINTS))
-            where = Where(endpoints=ports, folder=settings.data / "peers", cache=cache)
-            chosen = peers.ALL if plan.peers else (peers.NGINX,)
-            others = await stack.enter_async_context(field.running(chosen, where, told))
-            told("Asking the endpoints directly")
-            direct = await load.send(_load(plan, ports, ["no-key"]))
-            with OfficeClient(address(settings)) as office:
-                books.catalog(office, ports)
+async def _measure(systems: dict[str, Settings], plan: Plan, cache: Path, told: Told) -> Result:
+    settings = systems[OURS]
+    async with AsyncExitStack() as stack:
+        ports = await stack.enter_async_context(endpoint.running(ENDPOINTS))
+        where = Where(endpoints=ports, folder=settings.data / "peers", cache=cache)
+        chosen = peers.ALL if plan.peers else (peers.NGINX,)
+        others = await stack.enter_async_context(field.running(chosen, where, told))
+        told("Asking the endpoints directly")
+        direct = await load.send(_load(plan, ports, ["no-key"]))
+        ours = {name: await stack.enter_async_context(_System.running(each)) for name, each in systems.items()}
+        for each in ours.values():
             told(f"Making {plan.accounts:,} customers, each with a package and a key")
-            bench = _Bench(plan, pool, Subject(running), await customers(pool, plan.accounts), told)
-            contenders = await bench.contenders(others)
-            told("Asking for leases")
-            leases = await leasing.figures(settings, pool, running.addresses["nats"], bench.warm_ns)
-            told("Verifying the books")
-            report = await verification.of_database(running.addresses["database"])
-            return Result(
-                contenders=contenders,
-                peers={name: about for name, about in others.about.items() if name in contenders},
-                left_out=others.left_out,
-                leases_per_1000_requests=leases.leases_per_1000_requests,
-                slice_percent_max=leases.slice_percent_max,
-                lease_rtt_p50_ms=leases.lease_rtt_p50_ms,
-                nats_rtt_p50_ms=leases.nats_rtt_p50_ms,
-                load_generator=_generator(direct),
-                conditions=await _conditions(settings, plan, pool, others),
-                answers=bench.answers,
-                records=await books.records(pool),
-                other_answers=dict(bench.others),
-                verified=report.ok,
-                failed_checks=report.failed,
-            )
-    finally:
-        await pool.close()
+            await each.open(ports, plan.accounts)
+        contenders = await _contenders(plan, ours, others, told)
+        told("Asking for leases")
+        leases = await ours[OURS].leases()
+        told("Verifying the books")
+        failed = [await each.failed_checks() for each in ours.values()]
+        return Result(
+            contenders=contenders,
+            peers={name: about for name, about in others.about.items() if name in contenders},
+            left_out=others.left_out,
+            leases_per_1000_requests=leases.leases_per_1000_requests,
+            slice_percent_max=leases.slice_percent_max,
+            lease_rtt_p50_ms=leases.lease_rtt_p50_ms,
+            nats_rtt_p50_ms=leases.nats_rtt_p50_ms,
+            load_generator=_generator(direct),
+            conditions=await _conditions(settings, plan, ours[OURS].pool, others),
+            answers=sum(each.answers for each in ours.values()),
+            records=sum([await books.records(each.pool) for each in ours.values()]),
+            other_answers=dict(sum((each.others for each in ours.values()), Counter[str]())),
+            verified=not any(failed),
+            failed_checks=tuple(chain.from_iterable(failed)),
+        )
 
 
-class _Bench:
-    """The system under test with everybody who uses it, and what it has answered so far."""
+async def _contenders(plan: Plan, ours: dict[str, "_System"], others: Field, told: Told) -> dict[str, Contender]:
+    """Warm up, then let the contenders run in turn."""
+    told("Warming up")
+    for system in ours.values():
+        await system.warm_up(plan)
+    keys = ours[OURS].keys
+    for proxy in list(others.proxies.values()):
+        await _of_proxy(plan, proxy, others, keys, _WARM_UP_MS)
+    runs: dict[str, list[Run]] = {}
+    for number in range(1, plan.runs + 1):
+        for name, proxy in list(others.proxies.items()):
+            told(f"Run {number} of {plan.runs}: {name}")
+            runs.setdefault(name, []).append(await _of_proxy(plan, proxy, others, keys, plan.seconds * 1_000))
+        for name, system in ours.items():
+            told(f"Run {number} of {plan.runs}: {name}")
+            runs.setdefault(name, []).append(await system.run(plan))
+    ran = {*ours, *others.proxies}
+    return {name: together(mine, metering=name in ours) for name, mine in runs.items() if name in ran}
 
-    def __init__(self, plan: Plan, pool: Pool, subject: Subject, keys: list[str], told: Told) -> None:
+
+async def _of_proxy(plan: Plan, proxy: Proxy, others: Field, keys: list[str], duration_ms: int) -> Run:
+    """A run of a peer. One that does not answer everything is struck off the field."""
+    cpu_ns = proxy.cpu_ns()
+    asked = _load(plan, [proxy.port], proxy.keys(keys))
+    count = await load.send(msgspec.structs.replace(asked, duration_ms=duration_ms))
+    if count.others or not count.answers:
+        wrong = ", ".join(f"{number:,} × {status}" for status, number in count.others.items()) or "nothing"
+        others.leave_out(proxy.name, f"it answered {wrong} beside {count.answers:,} × 200")
+    return _run(count, proxy.cpu_ns() - cpu_ns, proxy.rss_bytes())
+
+
+class _System:
+    """A system of ours with everybody who uses it, and what it has answered so far."""
+
+    def __init__(self, settings: Settings, running: claim.Running, pool: Pool) -> None:
         self.answers = 0
-        self.warm_ns = 0
         self.others: Counter[str] = Counter()
-        self._plan = plan
-        self._pool = pool
-        self._keys = keys
-        self._told = told
-        self._subject = subject
+        self.keys: list[str] = []
+        self.pool = pool
+        self._settings = settings
+        self._addresses = running.addresses
+        self._subject = Subject(running)
+        self._warm_ns = 0
 
-    async def contenders(self, others: Field) -> dict[str, Contender]:
-        """Warm up, then let the contenders run in turn."""
-        self._told("Warming up")
-        ramp = _load(self._plan, [self._subject.port], self._keys)
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, settings: Settings) -> AsyncGenerator["_System"]:
+        """The one that these settings have started."""
+        running = claim.running_on(settings.data)
+        if running is None:
+            raise StartFault("The system ended right after its start.")
+        pool = await database.open_pool(running.addresses["database"])
+        try:
+            yield cls(settings, running, pool)
+        finally:
+            await pool.close()
+
+    async def open(self, ports: list[int], accounts: int) -> None:
+        """Make the business and its customers."""
+        with OfficeClient(address(self._settings)) as office:
+            books.catalog(office, ports)
+        self.keys = await customers(self.pool, accounts)
+
+    async def warm_up(self, plan: Plan) -> None:
+        """Every key once, then load that is not measured."""
+        ramp = _load(plan, [self._subject.port], self.keys)
         await self._ask(msgspec.structs.replace(ramp, duration_ms=0))
         await self._ask(ramp)
-        self.warm_ns = clock.wall_ns()
-        for proxy in list(others.proxies.values()):
-            await self._of_proxy(proxy, others, _WARM_UP_MS)
-        runs: dict[str, list[Run]] = {}
-        for number in range(1, self._plan.runs + 1):
-            for name, proxy in list(others.proxies.items()):
-                self._told(f"Run {number} of {self._plan.runs}: {name}")
-                runs.setdefault(name, []).append(await self._of_proxy(proxy, others, self._plan.seconds * 1_000))
-            self._told(f"Run {number} of {self._plan.runs}: tokenworks")
-            runs.setdefault("tokenworks", []).append(await self._of_gateway())
-        ran = {"tokenworks", *others.proxies}
-        return {name: together(mine, metering=name == "tokenworks") for name, mine in runs.items() if name in ran}
+        self._warm_ns = clock.wall_ns()
 
-    async def _of_gateway(self) -> Run:
+    async def run(self, plan: Plan) -> Run:
+        """One run, to its end: when all usage is posted."""
         before = self._subject.cpu_ns()
-        count = await self._ask(_load(self._plan, [self._subject.port], self._keys))
+        count = await self._ask(_load(plan, [self._subject.port], self.keys))
         worker, office, base = (after - earlier for after, earlier in zip(self._subject.cpu_ns(), before, strict=True))
         return _run(count, worker, self._subject.rss_bytes(), office, base)
 
-    async def _of_proxy(self, proxy: Proxy, others: Field, duration_ms: int) -> Run:
-        """A run of a peer. One that does not answer everything is struck off the field."""
-        cpu_ns = proxy.cpu_ns()
-        asked = _load(self._plan, [proxy.port], proxy.keys(self._keys))
-        count = await load.send(msgspec.structs.replace(asked, duration_ms=duration_ms))
-        if count.others or not count.answers:
-            wrong = ", ".join(f"{number:,} × {status}" for status, number in count.others.items()) or "nothing"
-            others.leave_out(proxy.name, f"it answered {wrong} beside {count.answers:,} × 200")
-        return _run(count, proxy.cpu_ns() - cpu_ns, proxy.rss_bytes())
+    async def leases(self) -> leasing.Figures:
+        """Those of warm accounts."""
+        return await leasing.figures(self._settings, self.pool, self._addresses["nats"], self._warm_ns)
+
+    async def failed_checks(self) -> tuple[str, ...]:
+        """What does not hold in its books."""
+        return (await verification.of_database(self._addresses["database"])).failed
 
     async def _ask(self, plan: load.Plan) -> Count:
-        """Load on the gateway, to its end: when all usage is posted."""
         count = await load.send(plan)
         self.answers += count.answers
         self.others.update(count.others)
-        await books.posted(self._pool, self.answers)
+        await books.posted(self.pool, self.answers)
         return count
 
 

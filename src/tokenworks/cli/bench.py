@@ -49,13 +49,18 @@ def gateway(
     connections: Annotated[int, typer.Option(min=1, max=1_000, help="Requests under way at once.")] = 32,
     runs: RunsOption = 5,
     peers: PeersOption = False,
+    every: Annotated[
+        bool, typer.Option("--every", help="Our gateway twice: at durability interval, and at durability every.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Measure the gateway as it is sold, in a throw-away system, beside nginx if that is installed, or all peers."""
     from tokenworks.bench import gateway as measurement
     from tokenworks.cli.bench_gateway import show
 
-    plan = measurement.Plan(seconds=seconds, accounts=accounts, connections=connections, runs=runs, peers=peers)
+    plan = measurement.Plan(
+        seconds=seconds, accounts=accounts, connections=connections, runs=runs, peers=peers, every=every
+    )
     _measured(measurement.measure, plan, measurement.FAULTS, show, json=json)
 
 

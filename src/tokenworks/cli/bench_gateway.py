@@ -72,7 +72,19 @@ def _under(result: "Result") -> list[str]:
         f"{result.slice_percent_max:.2f} % of a bucket. A lease takes {result.lease_rtt_p50_ms:.2f} ms (p50), a bare "
         f"NATS request {result.nats_rtt_p50_ms:.2f} ms."
     )
-    return [runs, system, *peers_lines(result.peers, result.left_out), leases]
+    return [runs, system, *peers_lines(result.peers, result.left_out), leases, *_price_of_every(result)]
+
+
+def _price_of_every(result: "Result") -> list[str]:
+    """What it costs that no answer ends before its journal entries are safe."""
+    ours, safest = result.contenders["tokenworks"], result.contenders.get("tokenworks-every")
+    if safest is None:
+        return []
+    cpu = safest.cpu_us_per_request / max(0.01, ours.cpu_us_per_request)
+    rps = safest.rps / max(0.01, ours.rps)
+    return [
+        f"Durability every takes {cpu:.2f} times the CPU time of interval and gives {rps:.2f} times its requests/s."
+    ]
 
 
 def peers_lines(peers: "dict[str, About]", left_out: dict[str, str]) -> list[str]:
