@@ -49,6 +49,7 @@ class Metering:
         self._backlog = asyncio.Semaphore(BACKLOG_AT_ONCE)
         self._turns = Turns()
         self._worker: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Subscribe; shipments are posted from now on."""
@@ -58,6 +59,8 @@ class Metering:
         """Take no more shipments and finish those begun."""
         if self._served:
             await self._served.finish()
+        if self._telling:
+            await self._telling
 
     async def post(self, ship: ShipRequest) -> ShipReply:
         """Post one shipment. After a fault of the database nothing is claimed beyond what the shipper knew."""
@@ -123,9 +126,23 @@ class Metering:
             for each in turn:
                 _settle(each, posted)
             return
-        posting.tell(posted, now_ns, self._feed, self._metrics, self._moved)
+        self._moved({account for one in posted for account in one.accounts})
+        if turn[0].shipment.request.bytes_behind:
+            # The next turn goes first: a backlog is told of while the database is busy with it.
+            self._telling = asyncio.create_task(self._tell(posted, now_ns, self._telling))
+        else:
+            await self._tell(posted, now_ns, self._telling)
         for each, answer in zip(turn, posted, strict=True):
             _settle(each, answer)
+
+    async def _tell(self, posted: list[Posted], now_ns: int, before: "asyncio.Task[None] | None") -> None:
+        """Let metrics and feed know of what was committed, in the order of commits and in steps."""
+        if before:
+            await before
+        for one in posted:
+            if one.outcome is not None:
+                posting.tell([one], now_ns, self._feed, self._metrics)
+                await asyncio.sleep(0)
 
 
 def _settle(waiting: Waiting, answer: Posted | BaseException) -> None:
