@@ -19,7 +19,7 @@ from tokenworks.app.client import OfficeClient, address
 from tokenworks.app.spawned import spawned
 from tokenworks.base import bus as buses
 from tokenworks.base import clock, database
-from tokenworks.base.bus import Bus
+from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
 from tokenworks.bench import books, conditions, endpoint, leasing, load, paced_load
@@ -30,7 +30,7 @@ from tokenworks.bench.paced_load import Count
 from tokenworks.bench.subject import MEGABYTE, Subject, of_its_own
 from tokenworks.core import wire
 
-FAULTS = (StartFault, LoadFault)
+FAULTS = (StartFault, LoadFault, BusFault)
 """What can keep a measurement from its end, each with one sentence."""
 
 RATE = 20

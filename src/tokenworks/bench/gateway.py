@@ -19,6 +19,7 @@ import tokenworks
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
 from tokenworks.base import clock, database
+from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
@@ -30,7 +31,7 @@ from tokenworks.bench.proxy import Proxy
 from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
 
 ENDPOINTS = 4
-FAULTS = (StartFault, LoadFault)
+FAULTS = (StartFault, LoadFault, BusFault)
 """What can keep a measurement from its end, each with one sentence."""
 
 OURS, OURS_EVERY = "tokenworks", "tokenworks-every"
