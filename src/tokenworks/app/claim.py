@@ -92,6 +92,14 @@ def running_on(data: Path) -> Running | None:
     return running if _is_owned(data) else None
 
 
+def started_on(data: Path) -> Running:
+    """What runs on this data folder; a fault where the system that was just started there is gone."""
+    running = running_on(data)
+    if running is None:
+        raise StartFault("The system ended right after its start.")
+    return running
+
+
 def without_secrets(settings: Settings) -> dict[str, str | int | bool]:
     """All settings by name; secret ones are left out, passwords in URLs too."""
     values: dict[str, str | int | bool] = msgspec.to_builtins(settings)

@@ -76,12 +76,23 @@ def unpack_header(data: bytes) -> SegmentHeader | None:
     return SegmentHeader(number=number, journal_id=name.rstrip(b"\0").decode("ascii"), base=base)
 
 
+class _Lengths(dict[int, int]):
+    """Checksums of lengths that a frame may have: the beginnings of the checksums of such frames, remembered."""
+
+    def __missing__(self, size: int) -> int:
+        checksum = self[size] = _crc32(_pack_u32(size))
+        return checksum
+
+
+_checksum_of_length = _Lengths()
+
+
 def frame(payload: bytes) -> bytes:
     """Length, checksum over length and payload, payload."""
     size = len(payload)
     if not 0 < size <= PAYLOAD_BYTES_MAX:
         raise ValueError(f"a payload has 1 to {PAYLOAD_BYTES_MAX} bytes, not {size}")
-    return _pack_frame_header(size, _crc32(payload, _crc32(_pack_u32(size)))) + payload
+    return _pack_frame_header(size, _crc32(payload, _checksum_of_length[size])) + payload
 
 
 def frame_size(data: memoryview, offset: int) -> int:
@@ -116,17 +127,6 @@ def next_frame(data: bytes, start: int) -> int:
     """Where the next whole, undamaged frame begins at or after `start`; -1 if there is none."""
     view = memoryview(data)
     return next((found.start() for found in _LENGTHS.finditer(data, start) if frame_size(view, found.start())), -1)
-
-
-class _Lengths(dict[int, int]):
-    """Checksums of lengths that a frame may have: the beginnings of the checksums of such frames, remembered."""
-
-    def __missing__(self, size: int) -> int:
-        checksum = self[size] = _crc32(_pack_u32(size))
-        return checksum
-
-
-_checksum_of_length = _Lengths()
 
 
 def split(data: bytes, position: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -7,7 +7,7 @@ all of them there. Who asks the office for which key is heard on the bus.
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
 from tokenworks.app.spawned import spawned
 from tokenworks.base import bus as buses
-from tokenworks.base import clock, database
+from tokenworks.base import clock
 from tokenworks.base.bus import Bus, BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
@@ -27,7 +27,8 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.open_loop import Pace
 from tokenworks.bench.paced_load import Count
-from tokenworks.bench.subject import MEGABYTE, Subject, of_its_own
+from tokenworks.bench.report import Booked, Told
+from tokenworks.bench.subject import MEGABYTE, Subject, of_its_own, opened
 from tokenworks.core import wire
 
 FAULTS = (StartFault, LoadFault, BusFault)
@@ -39,9 +40,6 @@ RATE = 20
 _ENDPOINTS = 4
 _LOOK_EVERY_S = 0.05
 _PATIENCE_NS = 30 * clock.SECOND
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +70,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Booked, frozen=True, kw_only=True):
     """The whole measurement.
 
     `cold` are first requests with keys whose account the worker knows, so that only the key is new to it; `warm` are
@@ -92,17 +90,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lookup_p50_ms: float
     nats_rtt_p50_ms: float
     conditions: Conditions
-    answers: int
-    records: int
-    other_answers: dict[str, int]
-    verified: bool
-    failed_checks: tuple[str, ...]
 
     @property
     def is_sound(self) -> bool:
         """The office was asked once for each cold key and for no warm one, and every answer is in the books once."""
         once = self.cold.lookups == self.cold.requests and self.cold.lookups_most <= 1 and self.warm.lookups == 0
-        return once and self.verified and self.answers == self.records and not self.other_answers
+        return once and super().is_sound
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -127,12 +120,10 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _make(settings: Settings, plan: Plan, told: Told) -> _Made:
-    running = _running(settings)
-    bare = Subject(running).rss_bytes()
-    with OfficeClient(address(settings)) as office:
-        books.catalog(office, [])
-    pool = await database.open_pool(running.addresses["database"])
-    try:
+    async with opened(settings) as (running, pool):
+        bare = Subject(running).rss_bytes()
+        with OfficeClient(address(settings)) as office:
+            books.catalog(office, [])
         told(f"Making {plan.accounts:,} customers, each with a package and a key")
         buyers = [buyer async for batch in books.customers(pool, plan.accounts) for buyer in batch]
         told(f"Making {plan.keys:,} keys of theirs")
@@ -141,17 +132,13 @@ async def _make(settings: Settings, plan: Plan, told: Told) -> _Made:
             asked += secrets[: plan.asked - len(asked)]
         made_per_s = plan.keys * clock.SECOND // (clock.boot_ns() - began_ns)
         return _Made([buyer.secret for buyer in buyers], asked, made_per_s, bare)
-    finally:
-        await pool.close()
 
 
 async def _measure(settings: Settings, plan: Plan, made: _Made, told: Told) -> Result:
-    running = _running(settings)
-    subject = Subject(running)
-    fresh = subject.rss_bytes()
     async with AsyncExitStack() as stack:
-        pool = await database.open_pool(running.addresses["database"])
-        stack.push_async_callback(pool.close)
+        running, pool = await stack.enter_async_context(opened(settings))
+        subject = Subject(running)
+        fresh = subject.rss_bytes()
         ports = await stack.enter_async_context(endpoint.running(_ENDPOINTS))
         with OfficeClient(address(settings)) as office:
             books.endpoints(office, ports)
@@ -285,10 +272,3 @@ async def _at_rest(settings: Settings, running: claim.Running, secrets: list[str
             await asking.request(wire.KEY_LOOKUP, msgspec.msgpack.encode(lookup))
 
         return await leasing.bare_ms(asking, answering), await leasing.median_ms(look_up)
-
-
-def _running(settings: Settings) -> claim.Running:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
-    return running

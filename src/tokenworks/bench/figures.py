@@ -9,6 +9,7 @@ from statistics import median
 import msgspec
 
 from tokenworks.bench.field import About
+from tokenworks.bench.report import Booked
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     nginx: str
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Booked, frozen=True, kw_only=True):
     """The whole measurement. `answers` are those of the gateway with status 200, `records` finished usage records.
 
     Leases are those of the busiest accounts once they are warm, `slice_percent_max` is their largest slice as a share
@@ -96,16 +97,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     nats_rtt_p50_ms: float
     load_generator: LoadGenerator
     conditions: Conditions
-    answers: int
-    records: int
-    other_answers: dict[str, int]
-    verified: bool
-    failed_checks: tuple[str, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Every request was served, every answer is in the books once, and the books hold."""
-        return self.verified and self.answers == self.records and not self.other_answers
 
 
 def together(runs: list[Run], *, metering: bool) -> Contender:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import platform
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 import tokenworks
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.base import clock, database
+from tokenworks.base import clock
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
@@ -28,7 +28,8 @@ from tokenworks.bench.field import Field, Where
 from tokenworks.bench.figures import Conditions, Contender, LoadGenerator, Result, Run, together
 from tokenworks.bench.load import Count, LoadFault
 from tokenworks.bench.proxy import Proxy
-from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
+from tokenworks.bench.report import Told
+from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker, opened
 
 ENDPOINTS = 4
 FAULTS = (StartFault, LoadFault, BusFault)
@@ -41,9 +42,6 @@ CACHE = Path("cache", "bench")
 """Where in the data folder the packages of peers are kept between measurements."""
 
 _WARM_UP_MS = 1_000
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,14 +155,8 @@ class _System:
     @asynccontextmanager
     async def running(cls, settings: Settings) -> AsyncGenerator["_System"]:
         """The one that these settings have started."""
-        running = claim.running_on(settings.data)
-        if running is None:
-            raise StartFault("The system ended right after its start.")
-        pool = await database.open_pool(running.addresses["database"])
-        try:
+        async with opened(settings) as (running, pool):
             yield cls(settings, running, pool)
-        finally:
-            await pool.close()
 
     async def open(self, ports: list[int], accounts: int) -> None:
         """Make the business and its customers."""

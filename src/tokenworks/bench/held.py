@@ -5,21 +5,21 @@ are charged.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
 from contextlib import AsyncExitStack, suppress
 
 import msgspec
 
-from tokenworks.app import claim, verification
+from tokenworks.app import verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.base import database
 from tokenworks.base.config import Settings
 from tokenworks.base.processes import StartFault
 from tokenworks.bench import books, conditions, load, machine, stream_endpoint, stream_load
 from tokenworks.bench.conditions import Machine
 from tokenworks.bench.load import LoadFault
+from tokenworks.bench.report import Booked, Told
 from tokenworks.bench.stream_endpoint import Pace
-from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
+from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker, opened
 
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
@@ -35,9 +35,6 @@ _CONNECTIONS = 32
 _LOOK_EVERY_S = 0.1
 # What a worker has open beside its two connections for each stream: journal, bus, listening sockets.
 _OTHER_DESCRIPTORS = 200
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +55,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Booked, frozen=True, kw_only=True):
     """The whole measurement.
 
     `allowed` streams are the most for which this machine lets a process have files open (`ulimit -Hn`); no more were
@@ -74,16 +71,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_stream: int
     missed: tuple[str, ...]
     conditions: Conditions
-    answers: int
-    records: int
-    other_answers: dict[str, int]
-    verified: bool
-    failed_checks: tuple[str, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Every stream ended whole and is in the books once, and the books hold."""
-        return self.verified and self.answers == self.records and not self.other_answers
 
 
 def allowed_here() -> int:
@@ -100,12 +87,8 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _measure(settings: Settings, plan: Plan, allowed: int, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
     async with AsyncExitStack() as stack:
-        pool = await database.open_pool(running.addresses["database"])
-        stack.push_async_callback(pool.close)
+        running, pool = await stack.enter_async_context(opened(settings))
         ports = await stack.enter_async_context(stream_endpoint.running(_ENDPOINTS, plan.pace))
         with OfficeClient(address(settings)) as office:
             books.catalog(office, ports)
@@ -140,7 +123,7 @@ async def _measure(settings: Settings, plan: Plan, allowed: int, told: Told) -> 
             ),
             answers=answers,
             records=await books.records(pool),
-            other_answers=warm.others | count.others,
+            other_answers=dict(Counter(warm.others) + Counter(count.others)),
             verified=report.ok,
             failed_checks=report.failed,
         )

@@ -6,7 +6,6 @@ is one posting, as metering makes them. Runs alternate with those of the baselin
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.counter import Counters
 from tokenworks.bench.figures import Figure, figure
 from tokenworks.bench.load import LoadFault, by_zipf
+from tokenworks.bench.report import Told
 from tokenworks.bench.subject import one_worker
 from tokenworks.core.postings import Posting, Transfer
 from tokenworks.ledger.store import post_all, transaction
@@ -35,9 +35,6 @@ _OPENED_AT_ONCE = 2_500
 _ON_EACH = 10**15
 _TRIAL_S = 2
 _AMOUNTS = 1_000
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,9 +101,7 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
+    running = claim.started_on(settings.data)
     url = running.addresses["database"]
     pool = await database.open_pool(url)
     try:

@@ -5,7 +5,6 @@ NATS, the office, PostgreSQL; a run ends when the ledger has said that everythin
 """
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 
@@ -20,14 +19,12 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.figures import Figure, figure
 from tokenworks.bench.journals import Customer
 from tokenworks.bench.load import LoadFault
+from tokenworks.bench.report import Told
 from tokenworks.bench.subject import one_worker
 from tokenworks.shop import tariffs
 
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +89,7 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
+    running = claim.started_on(settings.data)
     with OfficeClient(address(settings)) as office:
         books.catalog(office, [])
     pool = await database.open_pool(running.addresses["database"])

@@ -8,6 +8,7 @@ import msgspec
 from tokenworks.bench.conditions import Machine
 from tokenworks.bench.field import About
 from tokenworks.bench.figures import median_known, middle
+from tokenworks.bench.report import Booked
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Booked, frozen=True, kw_only=True):
     """The whole measurement. `answers` are whole answers of the gateway, `records` finished usage records."""
 
     contenders: dict[str, Contender]
@@ -79,16 +80,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str]
     load_generator: LoadGenerator
     conditions: Conditions
-    answers: int
-    records: int
-    other_answers: dict[str, int]
-    verified: bool
-    failed_checks: tuple[str, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Every stream was served whole, every answer is in the books once, and the books hold."""
-        return self.verified and self.answers == self.records and not self.other_answers
 
 
 def together(runs: list[Run], *, metering: bool) -> Contender:

@@ -5,32 +5,28 @@ As in `gateway`, a whole system with one worker is measured, peers take turns wi
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
 
-from tokenworks.app import claim, verification
+from tokenworks.app import verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.base import clock, database
+from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
-from tokenworks.base.processes import StartFault
 from tokenworks.bench import books, conditions, field, held, load, peers, stream_endpoint, stream_load
 from tokenworks.bench.field import Field, Where
 from tokenworks.bench.gateway import CACHE, ENDPOINTS
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.proxy import Proxy
+from tokenworks.bench.report import Told
 from tokenworks.bench.stream_endpoint import Pace
 from tokenworks.bench.stream_figures import Conditions, Contender, LoadGenerator, Result, Run, Times, together
 from tokenworks.bench.stream_load import Count
-from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker
+from tokenworks.bench.subject import MEGABYTE, Subject, customers, one_worker, opened
 
 _WARM_UP_MS = 1_000
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +58,8 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _measure(settings: Settings, plan: Plan, cache: Path, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
     async with AsyncExitStack() as stack:
-        pool = await database.open_pool(running.addresses["database"])
-        stack.push_async_callback(pool.close)
+        running, pool = await stack.enter_async_context(opened(settings))
         ports = await stack.enter_async_context(stream_endpoint.running(ENDPOINTS, plan.pace))
         where = Where(endpoints=ports, folder=settings.data / "peers", cache=cache, unbuffered=True)
         chosen = peers.ALL if plan.peers else (peers.NGINX,)

@@ -1,14 +1,15 @@
 """The system under test as a measurement sees it: what its processes cost, and who its customers are."""
 
 import tempfile
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from tokenworks.app import claim
 from tokenworks.app.spawned import spawned, throwaway
+from tokenworks.base import database
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.bench import books, machine
@@ -35,6 +36,17 @@ def of_its_own(folder: Path, given: Settings, workers: int) -> Settings:
     return msgspec.structs.replace(
         throwaway(folder, given), workers=workers, embedded_engine=False, demo_operator=False
     )
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[tuple[claim.Running, Pool]]:
+    """The system that these settings have started, and connections to its database."""
+    running = claim.started_on(settings.data)
+    pool = await database.open_pool(running.addresses["database"])
+    try:
+        yield running, pool
+    finally:
+        await pool.close()
 
 
 class Subject:

@@ -6,14 +6,13 @@ request was due. Afterwards every customer's own count is compared with the book
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import msgspec
 
 from tokenworks.app import claim, verification
 from tokenworks.app.client import OfficeClient, address
-from tokenworks.base import clock, database
+from tokenworks.base import clock
 from tokenworks.base.config import Settings
 from tokenworks.base.database import Pool
 from tokenworks.base.processes import StartFault
@@ -23,7 +22,8 @@ from tokenworks.bench.conditions import Machine
 from tokenworks.bench.load import LoadFault
 from tokenworks.bench.open_loop import Pace
 from tokenworks.bench.paced_load import Count
-from tokenworks.bench.subject import a_system
+from tokenworks.bench.report import Told
+from tokenworks.bench.subject import a_system, opened
 
 FAULTS = (StartFault, LoadFault)
 """What can keep a measurement from its end, each with one sentence."""
@@ -36,9 +36,6 @@ _ENDPOINTS = 4
 _WARM_UP_SHARE = 8
 # A rate counts as reached within one percent: the last answers come after the time is up.
 _REACHED_PER_MILLE = 990
-
-Told = Callable[[str], None]
-"""Called with what is done now."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,12 +106,8 @@ def measure(given: Settings, plan: Plan, told: Told) -> Result:
 
 
 async def _measure(settings: Settings, plan: Plan, told: Told) -> Result:
-    running = claim.running_on(settings.data)
-    if running is None:
-        raise StartFault("The system ended right after its start.")
     async with AsyncExitStack() as stack:
-        pool = await database.open_pool(running.addresses["database"])
-        stack.push_async_callback(pool.close)
+        running, pool = await stack.enter_async_context(opened(settings))
         ports = await stack.enter_async_context(endpoint.running(_ENDPOINTS))
         with OfficeClient(address(settings)) as office:
             books.catalog(office, ports)

@@ -5,7 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -106,6 +106,11 @@ def books_line(*, verified: bool, failed_checks: tuple[str, ...]) -> str:
     """Whether the books hold, and what does not."""
     books = "[green]hold[/]" if verified else "[bold red]DO NOT HOLD[/]"
     return f"The books {books}." + "".join(f"\n  {each}" for each in failed_checks)
+
+
+def counted(others: "Mapping[str, int]") -> str:
+    """`3 × 503, 1 × 429`."""
+    return ", ".join(f"{number:,} × {reason}" for reason, number in others.items())
 
 
 def table(out: "Console", rows: "Sequence[Row]") -> None:

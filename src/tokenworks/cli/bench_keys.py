@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokenworks.cli.bench_books import agree, books_line, lines, of_machine, table
+from tokenworks.cli.bench_books import agree, books_line, counted, lines, of_machine, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def show(out: "Console", result: "Result") -> None:
         ],
     )
     given = result.conditions
-    others = ", ".join(f"{number:,} × {reason}" for reason, number in result.other_answers.items())
+    others = counted(result.other_answers)
     lines(
         out,
         [

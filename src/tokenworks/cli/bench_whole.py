@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokenworks.cli.bench_books import agree, books_line, lines, missed_lines, of_machine, table
+from tokenworks.cli.bench_books import agree, books_line, counted, lines, missed_lines, of_machine, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def show(out: "Console", result: "Result") -> None:
             (f"together, of {there_us:,.0f} that the cores have at this rate", [sum(spent_us.values())], ".1f"),
         ],
     )
-    others = ", ".join(f"{number:,} × {reason}" for reason, number in result.others.items()) or "none"
+    others = counted(result.others) or "none"
     lines(
         out,
         [

@@ -69,16 +69,10 @@ class Use:
 
     def earn(self, amount: int) -> tuple[int, int]:
         """The revenue that this much more of the bucket recognises, and the tax that is owed for it."""
-        bucket = self.bucket
+        net, tax = self.net, self.tax
         self.consumed += amount
-        before = self.net
-        if bucket.payer:
-            taxed = self.tax
-            self.net, self.tax = bucket.earned(self.consumed)
-            return self.net - before, self.tax - taxed
-        # What `earned` says of a bucket that was paid before, which nearly all are.
-        self.net = recognised(bucket.net, self.consumed, bucket.granted)
-        return self.net - before, 0
+        self.net, self.tax = self.bucket.earned(self.consumed)
+        return self.net - net, self.tax - tax
 
 
 class Holding:

@@ -85,11 +85,6 @@ def stamp(now_ns: int, worker: str) -> bytes:
     return (lines + (f"x-tokenworks-worker: {worker}\r\n" if worker else "")).encode()
 
 
-def length(size: int) -> bytes:
-    """The header line that frames a body of known size."""
-    return b"content-length: %d\r\n" % size
-
-
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
