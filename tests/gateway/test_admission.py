@@ -238,14 +238,17 @@ async def test_a_lost_reply_is_asked_for_again_under_the_same_name(tmp_path: Pat
         assert gateway.held()[0] == sum(reply_amounts(gateway)) - 17
 
 
-async def test_the_pace_grows_the_slices(tmp_path: Path) -> None:
+async def test_slices_follow_the_pace_from_the_first_on(tmp_path: Path) -> None:
+    """Where nothing is known of an account, its first request is taken to be one of many."""
     async with bench(tmp_path) as gateway:
         for _ in range(10):
             await gateway.ask()
-        asked = gateway.office.asked
-        assert (asked[0].pace, asked[0].need) == (Need(0, 0), Need(80, 20))
-        assert asked[-1].pace.input_max >= 80
-        assert len(asked) < 8
+        (asked,) = gateway.office.asked
+        assert (asked.need, asked.pace) == (Need(80, 20), Need(16 * 80, 16 * 20))
+        for _ in range(100):
+            await gateway.ask()
+        assert all(later.early for later in gateway.office.asked[1:])
+        assert gateway.office.asked[-1].pace.input_max > 16 * 80
 
 
 async def test_lapsed_slices_are_not_spent_from_and_go_back(tmp_path: Path) -> None:

@@ -167,6 +167,29 @@ async def _a_herd() -> None:
     assert {(await task).refusal for task in asked + waits_too} == {RESERVED}
 
 
+def test_early_requests_are_decided_together_or_with_the_next_that_cannot_wait() -> None:
+    async def run() -> None:
+        desk = Desk(places=100)
+        line = desk.line()
+        asked = waits(line, ask(1, 10, early=True), ask(2, 10, early=True))
+        await settled()
+        assert desk.decided == []
+        await virtual_time.passes(60)
+        assert desk.decided == [[1, 2]]
+        asked += waits(line, ask(3, 10, early=True))
+        await settled()
+        asked += waits(line, wants(4))
+        await settled()
+        assert desk.decided == [[1, 2], [3, 4]]
+        asked += waits(line, ask(5, 10, early=True))
+        await settled()
+        line.stop()
+        assert [await each for each in asked] == [GRANTED] * 5
+        assert (await line.ask(ask(6, 10, early=True))) == GRANTED
+
+    virtual_time.run(run())
+
+
 async def test_other_accounts_and_models_do_not_wait_behind() -> None:
     desk = Desk()
     line = desk.line()

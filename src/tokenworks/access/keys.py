@@ -6,7 +6,7 @@ gateways about a change is the caller's: it knows when the transaction has commi
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from operator import attrgetter
 from typing import Literal
 
@@ -112,17 +112,22 @@ def _made(holder: Holder, name: str, at_ns: int) -> tuple[KeyRecord, str]:
 
 async def find(connection: Connection, digest_sha256: bytes) -> Key | None:
     """What a gateway learns of a key: whose it is, the code its use is refused with, if any, and its limits."""
+    return (await find_all(connection, [digest_sha256])).get(digest_sha256)
+
+
+async def find_all(connection: Connection, digests: Collection[bytes]) -> dict[bytes, Key]:
+    """The same of several keys, by digest; those that do not exist are not among them."""
     cursor = await connection.execute(
-        """SELECT id, legal_entity_id, customer_id, billing_account_id, state,
+        """SELECT digest, id, legal_entity_id, customer_id, billing_account_id, state,
                EXISTS (SELECT FROM usage_limit WHERE customer_id = access_key.customer_id)
-           FROM access_key WHERE digest = %s""",
-        (digest_sha256,),
+           FROM access_key WHERE digest = ANY(%s)""",
+        (list(digests),),
     )
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    held = await limits.of_key(connection, row[0], row[2]) if row[5] else None
-    return Key(row[0], row[1], row[2], row[3], _REFUSED[row[4]], held)
+    found: dict[bytes, Key] = {}
+    for row in await cursor.fetchall():
+        held = await limits.of_key(connection, row[1], row[3]) if row[6] else None
+        found[row[0]] = Key(row[1], row[2], row[3], row[4], _REFUSED[row[5]], held)
+    return found
 
 
 async def listed(connection: Connection, customer_id: str, limit: int, before: str) -> list[KeyRecord]:

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import psycopg
 
-from tokenworks.access import keys
 from tokenworks.access.counts import CountDesk
+from tokenworks.access.lookup import KeyDesk
 from tokenworks.app import catalog
 from tokenworks.base import clock, log
 from tokenworks.base.bus import Bus, BusFault
@@ -16,7 +16,8 @@ from tokenworks.core.snapshot import Catalog
 from tokenworks.core.tariff import Tariff
 
 QUEUE = "access"
-_LOOKUPS_AT_ONCE = 8
+# How many keys may be asked for at once.
+_LOOKUPS_AT_ONCE = 4_096
 
 _log = log.get(__name__)
 _lookup = msgspec.msgpack.Decoder(wire.KeyLookup).decode
@@ -28,6 +29,7 @@ class Publisher:
 
     def __init__(self, pool: Pool, bus: Bus, counts: CountDesk) -> None:
         self._counts = counts
+        self._keys = KeyDesk(pool)
         self._pool = pool
         self._bus = bus
         self._building = asyncio.Lock()
@@ -78,8 +80,7 @@ class Publisher:
     async def _on_lookup(self, _subject: str, payload: bytes) -> bytes | None:
         """No answer while the database is away: the gateway then says so instead of calling a good key bad."""
         try:
-            async with self._pool.connection() as connection:
-                found = await keys.find(connection, _lookup(payload).digest)
+            found = await self._keys.find(_lookup(payload).digest)
         except psycopg.Error as fault:
             _log.error("a key cannot be looked up", extra={"reason": str(fault).partition("\n")[0]})
             return None

@@ -115,12 +115,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, description="most bytes of posted journals that a worker keeps, running and finished ones each")
     ] = 4 << 30
 
-    lease_use_ms: Annotated[Positive, Meta(description="how long a worker may reserve from a lease")] = 60_000
+    lease_use_ms: Annotated[Positive, Meta(description="how long a worker may reserve from a lease")] = 300_000
     lease_share_percent: Annotated[int, Meta(ge=1, le=100, description="largest slice as share of a large balance")] = 2
     lease_wait_ms: Annotated[
         int, Meta(ge=0, description="how long a request waits for slices held elsewhere before 429 balance_reserved")
     ] = 5_000
-    lease_idle_ms: Annotated[Positive, Meta(description="time after which a slice that nobody uses goes back")] = 30_000
+    lease_idle_ms: Annotated[Positive, Meta(description="time after which a slice that nobody uses goes back")] = (
+        120_000
+    )
     lease_recall_ms: Annotated[
         Positive, Meta(description="how long a worker keeps nothing free of an account whose slices were recalled")
     ] = 2_000

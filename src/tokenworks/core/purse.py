@@ -5,6 +5,8 @@ charge takes the actual cost from what was reserved and releases the rest. It ne
 what is short. Invariant of every slice: free + reserved + charged + returned = leased, none below zero.
 """
 
+import sys
+
 import msgspec
 
 from tokenworks.core.amounts import MILLION
@@ -15,7 +17,8 @@ from tokenworks.core.usage import NONE, Count, Tokens
 
 
 class Slice(msgspec.Struct):
-    """Balance of one bucket leased to this worker. `use_until_ns` is on the worker's own monotonic clock.
+    """Balance of one bucket leased to this worker. `use_until_ns` is on the worker's own monotonic clock, and so is
+    `renew_ns`, from when on the next slice is asked for.
 
     `prices` remembers what `tariffs` ask for each model; other tariffs are another catalog.
     """
@@ -29,6 +32,7 @@ class Slice(msgspec.Struct):
     reserved: int = 0
     uses: int = 0  # parts of running reservations; one at a price of zero reserves nothing and yet names the lease
     used_ns: int = 0  # when it was last reserved from
+    renew_ns: int = sys.maxsize
     tariffs: dict[str, Tariff] = {}
     prices: dict[str, Price | None] = {}
 

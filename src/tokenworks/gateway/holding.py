@@ -64,6 +64,11 @@ class Pace(msgspec.Struct):
         return first_guess if self.written < 0 else self.written + self.written // 4 + _MARGIN_TOKENS
 
 
+def ahead_of(need: Need) -> Need:
+    """What the life is likely to reserve that this need begins, where nothing was reserved before."""
+    return Need(need.input_max * _AHEAD_MAX, need.output_max * _AHEAD_MAX)
+
+
 class Ask(msgspec.Struct, eq=False):
     """A request that waits for balance, or a stream that waits for more.
 

@@ -19,11 +19,8 @@ from tokenworks.core.tariff import Tariff
 from tokenworks.core.wire import Recall
 from tokenworks.gateway.flow import Errands, Wait
 from tokenworks.gateway.holding import Ask, Holding, Line, Pace
-from tokenworks.gateway.lending import RENEWAL_PAUSE_NS, Append, Lending
+from tokenworks.gateway.lending import EARLY, RENEWAL_PAUSE_NS, Append, Lending
 from tokenworks.shipping.office import Office
-
-# What is left of a slice, or of its time, when the next one is asked for: a quarter.
-_EARLY = 4
 
 
 class Leases:
@@ -35,7 +32,6 @@ class Leases:
         self._append = append
         self._worker = worker
         self._life_ns = settings.lease_use_ms * clock.MS
-        self._early_ns = self._life_ns // _EARLY
         self._idle_ns = settings.lease_idle_ms * clock.MS
         self._recall_ns = settings.lease_recall_ms * clock.MS
         self._wait_ms = settings.lease_wait_ms
@@ -101,7 +97,7 @@ class Leases:
             return None
         self.count(holding, model, need, now_ns)
         last = reservation.parts[-1].slice
-        if last.linger and (_EARLY * last.free < last.leased or now_ns > last.use_until_ns - self._early_ns):
+        if last.linger and (EARLY * last.free < last.leased or now_ns > last.renew_ns):
             self._renew(holding, model, need, now_ns)
         return reservation
 
@@ -224,7 +220,7 @@ class Leases:
         holding.renew_after_ns = now_ns + RENEWAL_PAUSE_NS
         wall_ns = clock.wall_ns()
         for held in holding.purse.slices:
-            is_fresh = now_ns <= held.use_until_ns - self._early_ns and _EARLY * held.free >= held.leased
+            is_fresh = now_ns <= held.renew_ns and EARLY * held.free >= held.leased
             if is_fresh and held.linger and held.usable(model, wall_ns, now_ns):
                 return
         line = holding.line(model, extends=False)

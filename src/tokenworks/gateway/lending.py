@@ -21,9 +21,11 @@ from tokenworks.core.leasing import LeaseReply, LeaseRequest
 from tokenworks.core.purse import Reservation, Slice
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.gateway.flow import Errands
-from tokenworks.gateway.holding import Ask, Holding, Line, Sent
+from tokenworks.gateway.holding import Ask, Holding, Line, Sent, ahead_of
 from tokenworks.shipping.office import Office
 
+# What is left of a slice, or of its time, when the next one is asked for: a quarter.
+EARLY = 4
 RENEWAL_PAUSE_NS = 50 * clock.MS
 
 _RETRY_S = 0.05
@@ -185,9 +187,19 @@ class Lending:
             self._append(
                 LeaseTaken(lease.lease_id, lease.amount, lease.bucket.id, sent.request.sequence, ordinal, wall_ns)
             )
-            amount = lease.amount
-            held = Slice(lease.lease_id, lease.bucket, amount, amount, use_until_ns, lease.linger, used_ns=now_ns)
-            holding.purse.add(held)
+            amount, renew_ns = lease.amount, use_until_ns - lease.use_for_ns // EARLY
+            holding.purse.add(
+                Slice(
+                    lease.lease_id,
+                    lease.bucket,
+                    amount,
+                    amount,
+                    use_until_ns,
+                    lease.linger,
+                    used_ns=now_ns,
+                    renew_ns=renew_ns,
+                )
+            )
         self._keeper.watch(holding, now_ns)
 
     def _request(self, holding: Holding, line: Line, ask: Ask | None) -> Sent:
@@ -217,7 +229,7 @@ class Lending:
             model=line.model,
             need=need,
             least=least,
-            pace=pace.need(now_ns, self._life_ns) if pace and not line.extends else NOTHING,
+            pace=NOTHING if line.extends else pace.need(now_ns, self._life_ns) if pace else ahead_of(need),
             likely=likely,
             free=self._free(holding, line.model, ask),
             early=ask is None,

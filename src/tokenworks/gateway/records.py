@@ -40,7 +40,11 @@ class Records:
 
     def open(self, opening: journal.Opening, close_bytes_max: int) -> int | JournalFull:
         """Append the opening of a request, with space for its closing; its position names the request from now on."""
-        position = self._writer.append_opening(journal.encode(opening), close_bytes_max)
+        try:
+            position = self._writer.append_opening(journal.encode(opening), close_bytes_max)
+        except JournalFault as fault:
+            self._on_fault(fault)
+            raise
         if not isinstance(position, JournalFull):
             self._open[position] = None
             if not self._is_due:

@@ -42,10 +42,12 @@ async def open_all(conn: Connection, keys: Sequence[Key]) -> list[int]:
     """The ids of the accounts, in the order of the keys; those that do not exist are added, with nothing on them."""
     ids = await find(conn, keys)
     missing = sorted(key for key, number in zip(keys, ids, strict=True) if number is None)
-    if missing:
-        await _create(conn, missing)
-        ids = await find(conn, keys)
-    return [number for number in ids if number is not None]
+    if not missing:
+        return [number for number in ids if number is not None]
+    made = await _create(conn, missing)
+    if others := [key for key in missing if key not in made]:
+        made |= await _look_up(conn, others, await _known(conn))
+    return [made[key] if number is None else number for key, number in zip(keys, ids, strict=True)]
 
 
 async def balances(conn: Connection, keys: Sequence[Key]) -> list[int | None]:
@@ -123,16 +125,18 @@ async def _look_up(conn: Connection, keys: list[Key], known: _Ids) -> dict[Key, 
     return found
 
 
-async def _create(conn: Connection, keys: list[Key]) -> None:
-    """Add accounts that do not exist; another transaction may be adding the same ones."""
-    await conn.execute(
+async def _create(conn: Connection, keys: list[Key]) -> dict[Key, int]:
+    """Add accounts that do not exist; gives their ids, without those that another transaction has added meanwhile."""
+    cursor = await conn.execute(
         """
         INSERT INTO account (legal_entity_id, code, unit, debit_normal)
         SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[])
         ON CONFLICT (code, unit, legal_entity_id) DO NOTHING
+        RETURNING legal_entity_id, code, unit, id
         """,
         (*_columns(keys), flags(normal_side(code) == "debit" for _, code, _ in keys)),
     )
+    return {(row[0], row[1], row[2]): int(row[3]) for row in await cursor.fetchall()}
 
 
 def _columns(keys: Iterable[Key]) -> tuple[str, str, str]:

@@ -70,9 +70,15 @@ class _Sending:
 # What such a transaction reads and changes it names by keys: nested loops over sorted keys lock rows in that order, and
 # old statistics must not make it read whole tables. Whoever adds up tables in one sets these back.
 _BEGIN = """
-    SELECT set_config('tokenworks.stream', %s, true), set_config('tokenworks.seq', %s, true),
+    SELECT seq, digest, set_config('tokenworks.stream', stream, true), set_config('tokenworks.seq', seq::text, true),
         set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
         set_config('enable_seqscan', 'off', true)
+    FROM (SELECT stream, seq + 1 AS seq, digest FROM seal_stream WHERE stream = %s FOR UPDATE) head
+"""
+_END = """
+    WITH added AS (INSERT INTO seal (stream, seq, previous, digest, at_ns) VALUES (%s, %s, %s, %s, %s)
+        RETURNING stream, seq, digest)
+    UPDATE seal_stream s SET seq = added.seq, digest = added.digest FROM added WHERE s.stream = added.stream
 """
 
 _sending: WeakKeyDictionary[Connection, _Sending] = WeakKeyDictionary()
@@ -80,16 +86,15 @@ _sending: WeakKeyDictionary[Connection, _Sending] = WeakKeyDictionary()
 
 async def begin(conn: Connection, stream: str) -> Head:
     """Lock the stream's head for the rest of the transaction and let added rows take its next seq."""
-    row = await _locked_head(conn, stream)
+    row = await _begun(conn, stream)
     if row is None:
         await conn.execute(
             "INSERT INTO seal_stream (stream, seq, digest) VALUES (%s, 0, %s) ON CONFLICT DO NOTHING", (stream, GENESIS)
         )
-        row = await _locked_head(conn, stream)
+        row = await _begun(conn, stream)
     if row is None:
         raise LookupError(f"the stream {stream} has no head")
-    head = Head(stream, int(row[0]) + 1, str(row[1]))
-    await conn.execute(_BEGIN, (stream, str(head.seq)))
+    head = Head(stream, int(row[0]), str(row[1]))
     _sending[conn] = _Sending(head)
     return head
 
@@ -128,13 +133,7 @@ async def end(conn: Connection, head: Head, at_ns: int, tables: tuple[SealedTabl
     if not parts:
         return
     sealed = digest(head, at_ns, parts)
-    await conn.execute(
-        "INSERT INTO seal (stream, seq, previous, digest, at_ns) VALUES (%s, %s, %s, %s, %s)",
-        (head.stream, head.seq, head.previous, sealed, at_ns),
-    )
-    await conn.execute(
-        "UPDATE seal_stream SET seq = %s, digest = %s WHERE stream = %s", (head.seq, sealed, head.stream)
-    )
+    await conn.execute(_END, (head.stream, head.seq, head.previous, sealed, at_ns))
 
 
 def digest(head: Head, at_ns: int, parts: dict[str, str]) -> str:
@@ -156,9 +155,9 @@ def rows_digest(table: SealedTable) -> str:
     return f"encode(sha256(convert_to({joined}, 'UTF8')), 'hex')"
 
 
-async def _locked_head(conn: Connection, stream: str) -> TupleRow | None:
-    cursor = await conn.execute("SELECT seq, digest FROM seal_stream WHERE stream = %s FOR UPDATE", (stream,))
-    return await cursor.fetchone()
+async def _begun(conn: Connection, stream: str) -> TupleRow | None:
+    """The head, locked, with the seq of the seal to come, once settings are made for it; None without a head."""
+    return await (await conn.execute(_BEGIN, (stream,))).fetchone()
 
 
 async def _parts(conn: Connection, head: Head, tables: tuple[SealedTable, ...]) -> dict[str, str]:
