@@ -7,7 +7,7 @@ in it.
 
 import gc
 
-_YOUNG_OBJECTS = 50_000
+_YOUNG_OBJECTS = 200_000
 
 
 def look_rarely() -> None:

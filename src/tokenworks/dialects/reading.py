@@ -113,6 +113,15 @@ class StreamChunk(msgspec.Struct):
         """Whether the endpoint gives up."""
         return self.error is not _NULL and bytes(self.error) != b"null"
 
+    @property
+    def is_delta(self) -> bool:
+        """Whether it is a delta of one choice that carries something, and nothing else."""
+        choices = self.choices
+        if choices is None or len(choices) != 1 or self.has_usage or self.has_error:
+            return False
+        delta = choices[0].delta
+        return delta is not None and choices[0].finish_reason is None and delta.says()
+
     def finished(self) -> list[int]:
         """The choices that end here."""
         return [choice.index for choice in self.choices or () if choice.finish_reason is not None]

@@ -37,7 +37,7 @@ class Splitter:
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
         if not self._held and data.endswith(b"\n\n") and b"\r" not in data:
-            if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2:
+            if is_one_event(data):
                 return [Event(data, data[6:-2])]
             return [_event(block) for text in data.split(b"\n\n") if (block := text.strip(_LINE_ENDS))]
         held = self._held
@@ -58,11 +58,23 @@ class Splitter:
             raise EventTooLarge(f"an event of more than {self._bytes_max} bytes")
         return events
 
+    @property
+    def is_between(self) -> bool:
+        """Whether what came last ended an event."""
+        return not self._held
+
     def finish(self) -> list[Event]:
         """At the end of the stream: the event whose terminator never came, if any."""
         block = bytes(self._held).strip(_LINE_ENDS)
         self._held.clear()
         return [_event(block)] if block else []
+
+
+def is_one_event(data: bytes) -> bool:
+    """Whether these bytes are one whole event of one data line, as most endpoints write it."""
+    return (
+        data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n") and b"\r" not in data
+    )
 
 
 def _event(block: bytes) -> Event:

@@ -34,7 +34,7 @@ class Growth:
         self._wait: Wait[Refusal | None] | None = None
         self._was_refused = False
         self._is_over = False
-        self._is_unwritten = False
+        self.is_unwritten = False
 
     @property
     def is_possible(self) -> bool:
@@ -81,8 +81,8 @@ class Growth:
 
     async def written(self) -> None:
         """Return when the last extension would outlive this process."""
-        if self._is_unwritten:
-            self._is_unwritten = False
+        if self.is_unwritten:
+            self.is_unwritten = False
             await self._gateway.records.written()
 
     def stop(self) -> None:
@@ -140,5 +140,5 @@ class Growth:
         if bytes_max > PAYLOAD_BYTES_MAX or not self._gateway.records.extend(extension, bytes_max):
             return _NO_SPACE
         delivery.reservation, delivery.covered = grown, covered
-        self._is_unwritten = True
+        self.is_unwritten = True
         return None

@@ -7,7 +7,7 @@ affair, and when bytes are sent is `relay`'s.
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.dialects import reading
-from tokenworks.dialects.sse import Event
+from tokenworks.dialects.sse import Event, is_one_event
 from tokenworks.gateway.charge import CONTENT_FILTER, charged_when_cut
 from tokenworks.gateway.delivery import Delivery
 
@@ -54,6 +54,24 @@ class Passage:
             if verdict:
                 passed.append(event.raw)
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def at_once(self, data: bytes) -> bool:
+        """Count a piece that is one whole event with one delta, of a stream under way, all of it covered: it can be
+        passed on as it is. False, and nothing is done, for any other.
+        """
+        if not self.has_begun or not is_one_event(data):
+            return False
+        try:
+            chunk = reading.stream_chunk(data[6:-2])
+        except reading.UNREADABLE:
+            return False
+        tally = self._tally
+        if not chunk.is_delta or tally.output >= self._delivery.covered.output_max or not tally.first_token_ns:
+            return False
+        tally.output += 1
+        if self._delivery.may_grow:
+            tally.text_bytes += chunk.text_bytes()
+        return True
 
     def last(self, events: list[Event]) -> bytes:
         """What stood at the end without its blank line: an event all the same, or what is left of one."""

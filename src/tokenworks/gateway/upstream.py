@@ -5,7 +5,7 @@ means and what it costs is decided elsewhere.
 """
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol, cast
 
 import httptools
@@ -31,6 +31,10 @@ class UpstreamSilent(Exception):
 
 class UpstreamHung(UpstreamSilent):
     """The endpoint sends nothing to anybody, and another one could serve."""
+
+
+Taker = Callable[[list[bytes]], int]
+"""Takes pieces of a body from the first on, and says how many it took."""
 
 
 class Unreachable(msgspec.Struct, frozen=True):
@@ -86,6 +90,7 @@ class Upstream(asyncio.Protocol):
         self.has_head = False
         self._flow: Flow | None = None
         self._chunks: list[bytes] = []
+        self._taker: Taker | None = None
         self._complete = False
         self._fault: Exception | None = None
         self._busy = False
@@ -108,6 +113,7 @@ class Upstream(asyncio.Protocol):
         self.headers = {}
         self.is_streamed = stream
         self._chunks = []
+        self._taker = None
         self.touched = self.has_head = self._complete = self._is_reusable = False
         self._busy = True
         self.status = self._ticks = self._bare_bytes = 0
@@ -131,13 +137,19 @@ class Upstream(asyncio.Protocol):
             await self
         return self._taken()
 
+    def hand_over(self, taker: Taker | None) -> None:
+        """From now on offer what comes of the body to `taker` first while the flow waits for more; for what it leaves
+        the flow is resumed. None: to nobody.
+        """
+        self._taker = taker
+
     def whole(self) -> bytes | None:
         """The body, if all of it is here; None while more is to come."""
         return self._taken() if self._complete else None
 
     def let_go(self, *, tail: bool = False) -> None:
         """Done with the answer. Complete, the connection is kept; else closed, or with `tail` given a moment to end."""
-        self._flow = None
+        self._flow = self._taker = None
         if self._paused:
             self.resume()
         if self._complete:
@@ -217,7 +229,13 @@ class Upstream(asyncio.Protocol):
             if self._complete:
                 self._release()
             return
-        if not self._chunks:
+        chunks = self._chunks
+        if chunks and self._taker is not None and self._flow is not None:
+            del chunks[: self._taker(chunks)]
+            if not chunks and not self._complete:
+                self._bare_bytes = 0
+                return
+        elif not chunks:
             self._bare_bytes += len(data)
             if self._bare_bytes > _BARE_BYTES_MAX and not self._complete:
                 self._fail(UpstreamBroken(f"{_BARE_BYTES_MAX} bytes that are no body"))
