@@ -22,7 +22,7 @@ bench: .venv/runtime
 	@$(BIN)/tokenworks bench gateway
 
 test: .venv/development /usr/bin/chromium .node/installed
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 # Rounds of new examples until the time is over or one fails; what comes out in a new way goes into the corpus.
 FUZZ_MINUTES ?= 60

@@ -21,7 +21,7 @@ FOUND_BY = {
     "a customer who leaves pays nothing": 7,
     "a draining worker charges nothing": 47,
     "a request is charged before it is dispatched": 21,
-    "a lease's time is measured from the reply": 8,
+    "a lease's time is measured from the reply": 187,
     "several choices are reserved for as one": 4,
     "an account's cap is not looked at": 3,
     "an unanswered lease request is forgotten": 353,
