@@ -74,9 +74,10 @@ async def test_a_worker_whose_journal_is_damaged_makes_room_and_its_requests_are
             byte = file.read(1)
             file.seek(64 + posted + 20)
             file.write(bytes([byte[0] ^ 1]))
-        office.is_deaf = False
+        # Deaf until then: a shipment that was read before the damage may still be on its way.
         with pytest.raises(JournalDamaged, match="cannot be read"):
             await asyncio.wait_for(running.task, 10)
+        office.is_deaf = False
         await succeed(office, settings, settings.journal_dir / "gw-0" / "next")
         assert office.final == {folder.name}
         closings = [entry for entry in entries(running, folder.name) if isinstance(entry, Closing)]

@@ -262,5 +262,7 @@ async def all_of(awaitables: Iterable[Awaitable[None]]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            # Once is enough: a second time would keep it from waiting for a process that it has just ended.
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

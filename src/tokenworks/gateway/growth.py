@@ -24,7 +24,10 @@ _NO_SPACE = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right
 
 
 class Growth:
-    """The extensions of one delivery whose reservation may grow. `stop` before it is charged."""
+    """The extensions of one delivery whose reservation may grow. `stop` before it is charged.
+
+    `is_unwritten`: what the last one pays for must wait for `written`.
+    """
 
     def __init__(self, delivery: Delivery, gateway: Gateway) -> None:
         self._delivery = delivery
