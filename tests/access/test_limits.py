@@ -59,7 +59,16 @@ async def test_a_key_is_told_its_own_limits_and_its_customer_s(database: Pool) -
     of_key = Limit(f"{own}.spend.CNY.month", "spend", 5, "month", unit="CNY")
     assert await told(database, own_digest) == Limits((of_customer, of_key), weight=3)
     assert await told(database, sibling_digest) == Limits((of_customer,), weight=3)
+    others_digest = (await shop.key(other)).digest
     async with database.connection() as connection:
+        found = await keys.find_all(connection, [own_digest, sibling_digest, others_digest, b"nobody"])
+        assert [key.limits for key in map(found.get, (own_digest, sibling_digest)) if key] == [
+            Limits((of_customer, of_key), weight=3),
+            Limits((of_customer,), weight=3),
+        ]
+        of_other = Limit(f"{other.id}.requests.minute", "requests", 1, "minute")
+        assert found[others_digest].limits == Limits((of_other,))
+        assert len(found) == 3
         assert [each.id for each in await limits.listed(connection, "", own, 10, "")] == [of_key.id]
         page = await limits.listed(connection, shop.customer.id, "", 2, "")
         assert len(page) == 2

@@ -39,9 +39,12 @@ class Reader:
         self.upstream = Upstream(line)
         self.upstream.connection_made(cast("asyncio.Transport", line))
         self.upstream.begin(b"", stream=True)
-        self._flow = Flow(self._go(), lambda: None)
-        self._flow.start()
+        self.start()
         self.upstream.data_received(HEAD)
+
+    def start(self) -> None:
+        """Wait for an answer."""
+        Flow(self._go(), lambda: None).start()
 
     async def _go(self) -> None:
         while data := await self.upstream.chunk():
@@ -55,7 +58,7 @@ class Reader:
 
 def test_what_is_taken_does_not_reach_the_flow() -> None:
     reader = Reader()
-    reader.upstream.hand_over(reader.take)
+    reader.upstream.offer_to(reader.take)
     reader.upstream.data_received(chunk(b"a"))
     reader.upstream.data_received(chunk(b"b") + chunk(b"c"))
     assert (reader.offered, reader.read) == ([[b"a"], [b"b", b"c"]], [])
@@ -63,7 +66,7 @@ def test_what_is_taken_does_not_reach_the_flow() -> None:
 
 def test_from_the_first_that_is_left_on_all_reaches_the_flow() -> None:
     reader = Reader()
-    reader.upstream.hand_over(reader.take)
+    reader.upstream.offer_to(reader.take)
     reader.upstream.data_received(chunk(b"a") + chunk(b"B") + chunk(b"c"))
     assert reader.read == [b"Bc"]
     reader.upstream.data_received(chunk(b"d") + END)
@@ -73,7 +76,7 @@ def test_from_the_first_that_is_left_on_all_reaches_the_flow() -> None:
 
 def test_half_a_piece_is_offered_as_it_comes() -> None:
     reader = Reader()
-    reader.upstream.hand_over(reader.take)
+    reader.upstream.offer_to(reader.take)
     whole = chunk(b"abcdef")
     reader.upstream.data_received(whole[:4])
     reader.upstream.data_received(whole[4:])
@@ -81,19 +84,28 @@ def test_half_a_piece_is_offered_as_it_comes() -> None:
     assert reader.read == []
 
 
-def test_nothing_is_offered_to_nobody() -> None:
+def test_what_came_before_anybody_asked_for_it_reached_the_flow() -> None:
     reader = Reader()
     reader.upstream.data_received(chunk(b"a"))
-    reader.upstream.hand_over(reader.take)
-    reader.upstream.data_received(chunk(b"b"))
-    reader.upstream.hand_over(None)
-    reader.upstream.data_received(chunk(b"c") + END)
-    assert (reader.offered, reader.read) == ([[b"b"]], [b"a", b"c", b""])
+    reader.upstream.offer_to(reader.take)
+    reader.upstream.data_received(chunk(b"b") + END)
+    assert (reader.offered, reader.read) == ([[b"b"]], [b"a", b""])
+
+
+def test_the_next_answer_of_the_connection_is_offered_to_nobody() -> None:
+    reader = Reader()
+    reader.upstream.offer_to(reader.take)
+    reader.upstream.data_received(chunk(b"a") + END)
+    reader.upstream.let_go()
+    reader.upstream.begin(b"", stream=True)
+    reader.start()
+    reader.upstream.data_received(HEAD + chunk(b"b") + END)
+    assert (reader.offered, reader.read) == ([[b"a"]], [b"", b"b", b""])
 
 
 def test_nothing_is_offered_while_the_flow_waits_for_something_else() -> None:
     reader = Reader()
-    reader.upstream.hand_over(reader.take)
+    reader.upstream.offer_to(reader.take)
     reader.upstream.let_go(tail=True)
     reader.upstream.data_received(chunk(b"a"))
     assert (reader.offered, reader.read) == ([], [])

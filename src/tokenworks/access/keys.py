@@ -123,11 +123,9 @@ async def find_all(connection: Connection, digests: Collection[bytes]) -> dict[b
            FROM access_key WHERE digest = ANY(%s)""",
         (list(digests),),
     )
-    found: dict[bytes, Key] = {}
-    for row in await cursor.fetchall():
-        held = await limits.of_key(connection, row[1], row[3]) if row[6] else None
-        found[row[0]] = Key(row[1], row[2], row[3], row[4], _REFUSED[row[5]], held)
-    return found
+    rows = await cursor.fetchall()
+    held = await limits.of_keys(connection, {row[1]: row[3] for row in rows if row[6]})
+    return {row[0]: Key(row[1], row[2], row[3], row[4], _REFUSED[row[5]], held.get(row[1])) for row in rows}
 
 
 async def listed(connection: Connection, customer_id: str, limit: int, before: str) -> list[KeyRecord]:

@@ -4,6 +4,9 @@ What a limit means is `core.limits`; gateways count and refuse. Telling them of 
 the transaction has committed.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, class_row
@@ -100,16 +103,22 @@ async def listed(connection: Connection, customer_id: str, key_id: str, limit: i
         return await cursor.fetchall()
 
 
-async def of_key(connection: Connection, key_id: str, customer_id: str) -> Limits | None:
-    """What holds for a key: its own limits and its customer's."""
+async def of_keys(connection: Connection, customers: Mapping[str, str]) -> dict[str, Limits | None]:
+    """What holds for each of these keys, which come with their customers: its own limits and its customer's."""
+    if not customers:
+        return {}
+    where = "WHERE customer_id = ANY(%s) AND (key_id IS NULL OR key_id = ANY(%s)) ORDER BY id, version DESC"
+    held: defaultdict[str, list[LimitRecord]] = defaultdict(list)
     async with connection.cursor(row_factory=class_row(LimitRecord)) as cursor:
-        await cursor.execute(
-            (
-                _CURRENT + "WHERE customer_id = %s AND (key_id IS NULL OR key_id = %s) ORDER BY id, version DESC"
-            ).encode(),
-            (customer_id, key_id),
-        )
-        each = [found for record in await cursor.fetchall() if (found := record.limit()) is not None]
+        await cursor.execute((_CURRENT + where).encode(), (list(set(customers.values())), list(customers)))
+        for record in await cursor.fetchall():
+            held[record.customer_id].append(record)
+    return {key_id: _of_key(key_id, held[customer_id]) for key_id, customer_id in customers.items()}
+
+
+def _of_key(key_id: str, held: list[LimitRecord]) -> Limits | None:
+    mine = [record.limit() for record in held if record.key_id in (None, key_id)]
+    each = [limit for limit in mine if limit is not None]
     weight = next((limit.amount for limit in each if limit.metric == "weight"), 1)
     return Limits(tuple(limit for limit in each if limit.metric != "weight"), weight=weight) if each else None
 

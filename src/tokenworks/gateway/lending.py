@@ -187,19 +187,10 @@ class Lending:
             self._append(
                 LeaseTaken(lease.lease_id, lease.amount, lease.bucket.id, sent.request.sequence, ordinal, wall_ns)
             )
-            amount, renew_ns = lease.amount, use_until_ns - lease.use_for_ns // EARLY
-            holding.purse.add(
-                Slice(
-                    lease.lease_id,
-                    lease.bucket,
-                    amount,
-                    amount,
-                    use_until_ns,
-                    lease.linger,
-                    used_ns=now_ns,
-                    renew_ns=renew_ns,
-                )
-            )
+            amount = lease.amount
+            held = Slice(lease.lease_id, lease.bucket, amount, amount, use_until_ns, lease.linger, used_ns=now_ns)
+            held.renew_ns = use_until_ns - lease.use_for_ns // EARLY
+            holding.purse.add(held)
         self._keeper.watch(holding, now_ns)
 
     def _request(self, holding: Holding, line: Line, ask: Ask | None) -> Sent:

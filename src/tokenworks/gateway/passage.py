@@ -59,14 +59,14 @@ class Passage:
         """Count a piece that is one whole event with one delta, of a stream under way, all of it covered: it can be
         passed on as it is. False, and nothing is done, for any other.
         """
-        if not self.has_begun or not is_one_event(data):
+        if not self._tally.first_token_ns or not is_one_event(data):
             return False
         try:
             chunk = reading.stream_chunk(data[6:-2])
         except reading.UNREADABLE:
             return False
         tally = self._tally
-        if not chunk.is_delta or tally.output >= self._delivery.covered.output_max or not tally.first_token_ns:
+        if not chunk.is_delta or tally.output >= self._delivery.covered.output_max:
             return False
         tally.output += 1
         if self._delivery.may_grow:

@@ -66,7 +66,11 @@ class Records:
 
     def close(self, closing: journal.Closing) -> None:
         """Append the closing of a request."""
-        self._last = self._writer.append_closing(journal.encode(closing), closing.opening)
+        try:
+            self._last = self._writer.append_closing(journal.encode(closing), closing.opening)
+        except JournalFault as fault:
+            self._on_fault(fault)
+            raise
         del self._open[closing.opening]
         if not self._is_due:
             self._schedule()

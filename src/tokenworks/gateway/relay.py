@@ -107,7 +107,6 @@ async def _relay_stream(delivery: Delivery, gateway: Gateway, upstream: Upstream
     try:
         stream = await _pass_on(delivery, gateway, upstream, growth)
     finally:
-        upstream.hand_over(None)
         growth.stop()
         exchange.wire.attach(None)
     if stream.error:
@@ -139,7 +138,7 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
     screen = delivery.screen
     pace = _Checkpoints(delivery, gateway)
     if body is upstream and isinstance(splitter, Splitter) and screen is None:
-        upstream.hand_over(_Straight(delivery, splitter, stream, pace, growth).take)
+        upstream.offer_to(_Straight(delivery, splitter, stream, pace, growth).take)
     while True:
         data = await body.chunk()
         events = splitter.feed(data) if data else splitter.finish()

@@ -113,7 +113,6 @@ class Upstream(asyncio.Protocol):
         self.headers = {}
         self.is_streamed = stream
         self._chunks = []
-        self._taker = None
         self.touched = self.has_head = self._complete = self._is_reusable = False
         self._busy = True
         self.status = self._ticks = self._bare_bytes = 0
@@ -137,9 +136,9 @@ class Upstream(asyncio.Protocol):
             await self
         return self._taken()
 
-    def hand_over(self, taker: Taker | None) -> None:
+    def offer_to(self, taker: Taker) -> None:
         """From now on offer what comes of the body to `taker` first while the flow waits for more; for what it leaves
-        the flow is resumed. None: to nobody.
+        the flow is resumed.
         """
         self._taker = taker
 

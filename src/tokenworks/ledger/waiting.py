@@ -20,7 +20,7 @@ from tokenworks.core.wire import Recall
 # How many requests are decided on together at most.
 AT_ONCE = 128
 _LOOK_AGAIN_S = 0.5
-# How long a request for which nobody waits is left for others to come: a decision costs as much for one as for ten.
+# How long a request for which nobody waits is left for others to come: it takes as many statements for one as for ten.
 _EARLY_S = 0.05
 
 Grant = Callable[[Sequence[LeaseRequest]], Awaitable[list[LeaseReply]]]
