@@ -1,6 +1,10 @@
 # Needs Python 3.11 or newer with venv and pip, and nothing else. Everything installed goes into .boot and .venv here.
 
 PYTHON3 ?= python3
+# The system's own Python runs Tokenworks where it is new enough: distributions compile theirs with profiles and optimise
+# when linking, which a Python compiled by hand or by pyenv usually lacks (docs/decisions/0045).
+SYSTEM_PYTHON := /usr/bin/python3
+RUN_WITH ?= $(shell $(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(SYSTEM_PYTHON) || echo $(PYTHON3))
 UV_VERSION := 0.13.9
 UV := .boot/bin/uv
 BIN := .venv/bin
@@ -58,7 +62,7 @@ $(UV):
 
 # The package is put on the path by hand: installing it would fetch a build backend that no lock file names.
 .venv/tokenworks: $(UV)
-	@test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON3) .venv
+	@test -x $(BIN)/python || $(UV) venv -q --python $(RUN_WITH) .venv
 	@echo "$(CURDIR)/src" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tokenworks.pth"
 	@printf '#!%s\nimport sys\n\nfrom tokenworks.cli import main\n\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/tokenworks
 	@chmod +x $(BIN)/tokenworks
