@@ -4,8 +4,9 @@ Pure: entries and the state they refer to go in, rows and postings come out; `me
 transaction. Nothing is rated here: charges come final from the worker. What the ledger cannot confirm is never taken
 from the customer: a charge on a lease that has ended, or is not this account's, goes to `loss/unproven`.
 
-`core.named` goes through a batch before anything is known of the ledger. `decide` goes through it once more; batches of
-several journals may share one `Standing`.
+`core.named` goes through a batch before anything is known of the ledger. `Deciding` goes through it once more, record
+by record, so that rows are on their way while the next are decided; batches of several journals may share one
+`Standing`.
 """
 
 from collections import Counter, defaultdict
@@ -118,33 +119,25 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 def decide(batch: Batch, known: Known, standing: Standing | None = None) -> Outcome:
-    """Go through the entries in their order; they were seen by `named`, and `known` confirms what they name."""
-    sheet = _Sheet(known, standing or Standing(known.leases, known.buckets))
-    for position, entry in batch.entries:
-        if isinstance(entry, Closing):
-            if not sheet.close(position, entry):
-                return sheet.outcome(msgspec.structs.replace(batch, through_position=position))
-        elif isinstance(entry, Opening):
-            sheet.opened[position] = entry
-        elif isinstance(entry, LeaseClose):
-            sheet.end_lease(entry)
-        elif isinstance(entry, LeaseTaken):
-            sheet.take_lease(entry)
-        elif isinstance(entry, LeaseReturn):
-            sheet.return_part(entry)
-        elif isinstance(entry, Extension):
-            sheet.extend(position, entry)
-        # The head was checked at the door; checkpoints matter to the worker's successor only.
-    return sheet.outcome(batch)
+    """Decide a whole batch at once."""
+    deciding = Deciding(batch, known, standing or Standing(known.leases, known.buckets))
+    for _ in deciding.records():
+        pass
+    return deciding.outcome()
 
 
-class _Sheet:
-    """The records and sums of one batch while its entries are gone through."""
+class Deciding:
+    """The records and sums of one batch while its entries are gone through, in their order.
 
-    def __init__(self, known: Known, standing: Standing) -> None:
-        self.opened: dict[int, Opening] = {}
+    They were seen by `named`, and `known` confirms what they name.
+    """
+
+    def __init__(self, batch: Batch, known: Known, standing: Standing) -> None:
+        self._batch = batch
+        self._through = batch.through_position
         self._known = known
         self._standing = standing
+        self._opened: dict[int, Opening] = {}
         self._closed = set(known.closed)
         self._records: list[Record] = []
         self._ends: list[LeaseEnd] = []
@@ -163,17 +156,39 @@ class _Sheet:
         # When the latest request was closed, by legal entity.
         self._used_at: defaultdict[str, int] = defaultdict(int)
 
-    def close(self, position: int, closing: Closing) -> bool:
-        """False, and nothing done, where it must wait for what other journals give back."""
+    def records(self) -> Iterator[Record]:
+        """Each as it is decided. They end before a closing that must wait for what other journals give back."""
+        closed = self._closed
+        for position, entry in self._batch.entries:
+            if isinstance(entry, Closing):
+                if entry.opening in closed:
+                    self._repeats += 1
+                    continue
+                record = self._close(position, entry)
+                if record is None:
+                    self._through = position
+                    return
+                yield record
+            elif isinstance(entry, Opening):
+                self._opened[position] = entry
+            elif isinstance(entry, LeaseClose):
+                self._end_lease(entry)
+            elif isinstance(entry, LeaseTaken):
+                self._take_lease(entry)
+            elif isinstance(entry, LeaseReturn):
+                self._return_part(entry)
+            elif isinstance(entry, Extension):
+                self._extend(position, entry)
+            # The head was checked at the door; checkpoints matter to the worker's successor only.
+
+    def _close(self, position: int, closing: Closing) -> Record | None:
+        """None, and nothing done, where it must wait for what other journals give back."""
         place = closing.opening
-        if place in self._closed:
-            self._repeats += 1
-            return True
-        opening = self.opened.get(place) or self._opening(position, place)
+        opening = self._opened.get(place) or self._opening(position, place)
         if self._standing.drawing:
             drawn = self._standing.draw(closing.charges)
             if drawn is None:
-                return False
+                return None
             self._drawn.update(drawn)
         self._closed.add(place)
         if self._grown:
@@ -186,29 +201,30 @@ class _Sheet:
         for attempt in closing.attempts:
             self._costs[entity, attempt.supplier_id, attempt.currency] += attempt.cost
         self._used_at[entity] = max(self._used_at[entity], closed_at_ns)
-        self._records.append(Record(place, position, opening, closing, lines, flags))
-        return True
+        record = Record(place, position, opening, closing, lines, flags)
+        self._records.append(record)
+        return record
 
-    def take_lease(self, taken: LeaseTaken) -> None:
+    def _take_lease(self, taken: LeaseTaken) -> None:
         """Most are known; one whose grant was lost is registered again."""
         registered = self._standing.register(taken)
         if registered is not None:
             self._registered.append(registered)
 
-    def end_lease(self, close: LeaseClose) -> None:
+    def _end_lease(self, close: LeaseClose) -> None:
         """A lease that has ended already, reclaimed for example, is not given back a second time."""
         left = self._standing.end(close.lease_id)
         if left is not None:
             claimed = None if close.lease_id in self._standing.drawing else close.remainder
             self._ends.append(LeaseEnd(close.lease_id, self._entity_of(close.lease_id), left, claimed))
 
-    def return_part(self, part: LeaseReturn) -> None:
+    def _return_part(self, part: LeaseReturn) -> None:
         """Of a lease that has ended nothing can be given back, of any no more than the ledger has on it."""
         given = self._standing.give(part.lease_id, part.amount)
         if given is not None:
             self._parts.append(LeasePart(part.lease_id, self._entity_of(part.lease_id), given, part.amount))
 
-    def extend(self, position: int, extension: Extension) -> None:
+    def _extend(self, position: int, extension: Extension) -> None:
         """From now on the request has this reservation; one that is closed already stays as it is."""
         place = extension.opening
         if place in self._closed:
@@ -219,22 +235,23 @@ class _Sheet:
             output_max=extension.output_max,
             reserved=extension.reserved,
         )
-        if place in self.opened:
-            self.opened[place] = opening
+        if place in self._opened:
+            self._opened[place] = opening
         else:
             self._grown[place] = Grown(place, position, opening)
 
-    def outcome(self, batch: Batch) -> Outcome:
-        waiting = [(place, opening) for place, opening in self.opened.items() if place not in self._closed]
+    def outcome(self) -> Outcome:
+        """Everything to be written, once all records were taken."""
+        waiting = [(place, opening) for place, opening in self._opened.items() if place not in self._closed]
         return Outcome(
-            opened=tuple(self.opened.items()),
+            opened=tuple(self._opened.items()),
             waiting=tuple(waiting),
             records=tuple(self._records),
             lease_ends=tuple(self._ends),
-            postings=(*self._registrations(batch), *self._postings(batch)),
+            postings=(*self._registrations(), *self._postings()),
             repeats=self._repeats,
             unproven=self._unproven,
-            through=batch.through_position,
+            through=self._through,
             registered=tuple(self._registered),
             grown=tuple([self._grown[place] for place in sorted(self._grown)]),
             lease_parts=tuple(self._parts),
@@ -242,7 +259,7 @@ class _Sheet:
 
     def _opening(self, position: int, place: int) -> Opening:
         grown = self._grown.get(place)
-        opening = grown.opening if grown else self.opened.get(place) or self._known.openings.get(place)
+        opening = grown.opening if grown else self._opened.get(place) or self._known.openings.get(place)
         if opening is None:
             raise EntryFault(f"the entry at {position} names no opening: there is none at {place}")
         return opening
@@ -267,28 +284,25 @@ class _Sheet:
             self._taxed[bucket_id] += tax
         return Line(charge, True, revenue, held.use.bucket.currency)
 
-    def _registrations(self, batch: Batch) -> Iterator[Posting]:
+    def _registrations(self) -> Iterator[Posting]:
         for lost in self._registered:
             taken = lost.taken
             if lost.held:
                 yield postings.lease_registered(
-                    taken.lease_id, taken.bucket_id, lost.legal_entity_id, batch.at_ns, lost.unit, lost.held
+                    taken.lease_id, taken.bucket_id, lost.legal_entity_id, self._batch.at_ns, lost.unit, lost.held
                 )
 
-    def _postings(self, batch: Batch) -> Iterator[Posting]:
+    def _postings(self) -> Iterator[Posting]:
         """One per legal entity that anything moved for. It is used when its latest record was closed."""
-        detail: dict[str, str | int] = {
-            "journal": batch.journal_id,
-            "from": batch.from_position,
-            "through": batch.through_position,
-        }
+        batch, through = self._batch, self._through
+        detail: dict[str, str | int] = {"journal": batch.journal_id, "from": batch.from_position, "through": through}
         sums: defaultdict[str, Counter[Accounts]] = defaultdict(Counter)
         for entity, accounts, amount in self._moved():
             if amount:
                 sums[entity][accounts] += amount
         for entity in sorted(sums):
             transfers = tuple([Transfer(*accounts, amount) for accounts, amount in sorted(sums[entity].items())])
-            event = f"journal/{batch.journal_id}/{batch.through_position}/{entity}"
+            event = f"journal/{batch.journal_id}/{through}/{entity}"
             yield Posting("usage_posted", event, entity, self._used_at[entity] or batch.at_ns, transfers, detail)
 
     def _moved(self) -> Iterator[tuple[str, Accounts, int]]:

@@ -104,11 +104,12 @@ def head_of(conn: Connection) -> Head:
     return _sending[conn].head
 
 
-async def copy(conn: Connection, table: SealedTable, rows: Iterable[str]) -> None:
+async def copy(conn: Connection, table: SealedTable, rows: Iterable[str], into: str = "") -> None:
     """Add rows to a copied table and to the transaction's seal.
 
     Each row is the text of the table's columns as `ledger.copied` writes them, with tabs between; over all calls of a
-    transaction they come in the order of the table's key. Rows are made while the database takes those before.
+    transaction they come in the order of the table's key. Rows are made while the database takes those before. `into`
+    is the partition that all of them belong to, where that is known: the database need not look for it row by row.
     """
     sending = _sending[conn]
     prefix = f"{sending.head.stream}\t{sending.head.seq}\t"
@@ -117,7 +118,7 @@ async def copy(conn: Connection, table: SealedTable, rows: Iterable[str]) -> Non
     if not piece:
         return
     digest = sending.copied.setdefault(table.name, hashlib.sha256())
-    statement = f"COPY {table.name} (stream, seq, {', '.join(table.columns)}) FROM STDIN (ENCODING 'UTF8')"
+    statement = f"COPY {into or table.name} (stream, seq, {', '.join(table.columns)}) FROM STDIN (ENCODING 'UTF8')"
     async with conn.cursor() as cursor, cursor.copy(statement.encode()) as sent:
         while piece:
             data = f"{prefix}{between.join(piece)}\n".encode()

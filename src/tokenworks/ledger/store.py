@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -21,6 +22,11 @@ from tokenworks.ledger.copied import remembered
 from tokenworks.ledger.faults import EventConflict, LedgerFault
 from tokenworks.ledger.seal import Connection, SealedTable
 from tokenworks.ledger.tables import SEALED, TRANSFER
+
+# How many ids are taken from the sequence beyond those that are wanted.
+_IDS_AHEAD = 64
+
+_ids_ahead: WeakKeyDictionary[Connection, list[int]] = WeakKeyDictionary()
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -63,15 +69,34 @@ async def post_all(conn: Connection, postings: Sequence[Posting], at_ns: int) ->
     return posted
 
 
-async def enter(conn: Connection, postings: Sequence[Posting], at_ns: int) -> tuple[list[Posted], list[Change]]:
+async def ids_to_come(conn: Connection, count: int) -> list[int]:
+    """Ids for postings that are yet to be decided: rows that name them can be written before them.
+
+    They are taken from the database's sequence some at a time and kept with the connection; what is not used is lost.
+    """
+    ahead = _ids_ahead.setdefault(conn, [])
+    if len(ahead) < count:
+        cursor = await conn.execute(
+            "SELECT nextval(pg_get_serial_sequence('posting', 'id')) FROM generate_series(1, %s)", (count + _IDS_AHEAD,)
+        )
+        ahead += [int(row[0]) for row in await cursor.fetchall()]
+    taken = ahead[:count]
+    del ahead[:count]
+    return taken
+
+
+async def enter(
+    conn: Connection, postings: Sequence[Posting], at_ns: int, ids: Sequence[int | None] | None = None
+) -> tuple[list[Posted], list[Change]]:
     """Write postings and transfers. The caller hands the changes of balances to `accounts.change` before it ends.
 
-    So whoever has more to write does that first, and others wait for its accounts only as long as they must.
+    So whoever has more to write does that first, and others wait for its accounts only as long as they must. `ids`:
+    of `ids_to_come`, for those postings that have one already.
     """
     if not postings:
         return [], []
     moves = _Moves(postings)
-    posted = await _insert_postings(conn, postings, at_ns)
+    posted = await _insert_postings(conn, postings, at_ns, ids or [None] * len(postings))
     fresh = [(done.id, posting) for done, posting in zip(posted, postings, strict=True) if done.fresh]
     if len(fresh) < len(postings):
         moves = _Moves([posting for _, posting in fresh])
@@ -87,22 +112,28 @@ def body_digest(posting: Posting) -> str:
     return hashlib.sha256(msgspec.json.encode(posting, order="deterministic")).hexdigest()
 
 
-async def _insert_postings(conn: Connection, postings: Sequence[Posting], at_ns: int) -> list[Posted]:
+async def _insert_postings(
+    conn: Connection, postings: Sequence[Posting], at_ns: int, ids: Sequence[int | None]
+) -> list[Posted]:
     digests = {posting.event_id: body_digest(posting) for posting in postings}
     if len(digests) < len(postings):
         raise LedgerFault("the same event twice in one call")
     cursor = await conn.execute(
         """
-        INSERT INTO posting (kind, event_id, body_digest, legal_entity_id, at_ns, used_at_ns, detail)
-        SELECT kind, event_id, body_digest, legal_entity_id, %s, used_at_ns, detail::jsonb
-        FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-            WITH ORDINALITY AS p (kind, event_id, body_digest, legal_entity_id, used_at_ns, detail, place)
-        ORDER BY place
+        INSERT INTO posting (id, kind, event_id, body_digest, legal_entity_id, at_ns, used_at_ns, detail)
+        OVERRIDING SYSTEM VALUE
+        SELECT coalesce(id, nextval(pg_get_serial_sequence('posting', 'id'))), kind, event_id, body_digest,
+            legal_entity_id, %s, used_at_ns, detail::jsonb
+        FROM (SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+                %s::text[])
+            WITH ORDINALITY AS u (id, kind, event_id, body_digest, legal_entity_id, used_at_ns, detail, place)
+            ORDER BY place) p
         ON CONFLICT (event_id) DO NOTHING
         RETURNING event_id, id
         """,
         (
             at_ns,
+            list(ids),
             texts(posting.kind for posting in postings),
             texts(posting.event_id for posting in postings),
             texts(digests[posting.event_id] for posting in postings),

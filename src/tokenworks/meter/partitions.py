@@ -15,15 +15,11 @@ from tokenworks.meter.tables import STREAM
 
 DAYS_AHEAD = 2
 
+# Days are counted from 1970.
 DAY_NS = 24 * 60 * 60 * clock.SECOND
 # The day of a record `r`, in SQL.
 OPENED_ON = f"DATE '1970-01-01' + (r.opened_at_ns / {DAY_NS})::integer"
 _NS_MAX = (1 << 63) - 1
-
-
-def days_of(opened_at_ns: Collection[int]) -> set[int]:
-    """The days, counted from 1970, on which these requests were opened."""
-    return {at_ns // DAY_NS for at_ns in opened_at_ns}
 
 
 async def make(conn: Connection, days: Collection[int]) -> int:

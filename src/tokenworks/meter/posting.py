@@ -5,25 +5,27 @@ several journals go into one transaction; one that is refused does not keep the 
 the books is decided in `core.metering`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from tokenworks.base.database import Pool
-from tokenworks.core.metering import Batch, LeaseEnd, Outcome, decide
+from tokenworks.core.journal import Opening
+from tokenworks.core.metering import Batch, Deciding, LeaseEnd, Outcome
 from tokenworks.core.named import EntryFault
+from tokenworks.core.postings import Posting
 from tokenworks.core.standing import Registered
 from tokenworks.core.wire import ShipReply, ShipRequest
 from tokenworks.ledger import accounts, epoch, lease_rows
 from tokenworks.ledger.lease_rows import End, Lost
 from tokenworks.ledger.seal import Connection
-from tokenworks.ledger.store import enter, transaction
+from tokenworks.ledger.store import enter, ids_to_come, transaction
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
-from tokenworks.meter import journals, known, rows, shipments
+from tokenworks.meter import journals, known, partitions, rows, shipments
 from tokenworks.meter.feed import Feed, events
 from tokenworks.meter.journals import Advance, Cursor
 from tokenworks.meter.metrics import Metrics
-from tokenworks.meter.rows import Written
+from tokenworks.meter.rows import Undecided
 from tokenworks.meter.shipments import Shipment, ShipmentFault
 from tokenworks.meter.tables import SEALED, STREAM
 
@@ -57,6 +59,55 @@ class _New(msgspec.Struct, frozen=True):
     def is_whole(self, outcome: Outcome) -> bool:
         """Whether all of it was decided."""
         return outcome.through == max(self.cursor.posted_through, self.shipment.through)
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    """A batch that is about to be decided; `openings` are those of earlier batches that it closes or extends."""
+
+    new: _New
+    batch: Batch
+    deciding: Deciding
+    openings: tuple[Opening, ...]
+
+    @property
+    def days(self) -> frozenset[int]:
+        """On which days its requests were opened."""
+        return self.new.shipment.days | {opening.opened_at_ns // partitions.DAY_NS for opening in self.openings}
+
+    @property
+    def entities(self) -> frozenset[str]:
+        """The legal entities whose requests it closes."""
+        return self.new.shipment.entities | {opening.legal_entity_id for opening in self.openings}
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    """A batch as it was decided, with the ids kept for its postings of usage, by legal entity."""
+
+    new: _New
+    batch: Batch
+    outcome: Outcome
+    posting_ids: dict[str, int]
+
+    @property
+    def waits_at_once(self) -> bool:
+        """Whether nothing of it could be decided."""
+        return self.outcome.through == self.batch.from_position < self.batch.through_position
+
+    def id_of(self, posting: Posting) -> int | None:
+        """Leases that were registered again have postings of their own, with ids as they come."""
+        return self.posting_ids[posting.legal_entity_id] if posting.kind == "usage_posted" else None
+
+    def posted_ids(self) -> dict[str, int]:
+        """The ids that were used."""
+        usage = [posting.legal_entity_id for posting in self.outcome.postings if posting.kind == "usage_posted"]
+        return {entity: self.posting_ids[entity] for entity in usage}
+
+    def advance(self) -> Advance:
+        """How far its journal is posted after it."""
+        ship, outcome = self.new.shipment.request, self.outcome
+        batch = msgspec.structs.replace(self.batch, through_position=outcome.through)
+        after = self.new.cursor.after(outcome.through, outcome, ship.final and self.new.is_whole(outcome))
+        return Advance(ship.worker, batch, outcome, after)
 
 
 async def post_batch(
@@ -150,7 +201,7 @@ def _what_is_new(ship: Shipment, cursor: Cursor) -> "_New | Posted":
 async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling: bool) -> dict[str, Posted]:
     """Decide and write batches, in the order of their journals' ids."""
     answers: dict[str, Posted] = {}
-    decided: list[tuple[_New, Batch, Outcome]] = []
+    begun: list[_Begun] = []
     taken = {lease_id: bucket_id for one in fresh for lease_id, bucket_id in one.shipment.named.taken.items()}
     shared = await known.look_up(conn, {lease for one in fresh for lease in one.shipment.named.leases}, taken)
     standing = shared.standing(is_settling=is_settling)
@@ -163,66 +214,62 @@ async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling
             text = f"{batch.journal_id}: {fault}"
             answers[batch.journal_id] = Posted(ShipReply(one.cursor.posted_through, text))
             continue
-        outcome = decide(batch, state, standing)
-        if outcome.through == batch.from_position < batch.through_position:
-            answers[batch.journal_id] = Posted(ShipReply(outcome.through, _waits(batch.journal_id, outcome.through)))
-            continue
-        decided.append((one, msgspec.structs.replace(batch, through_position=outcome.through), outcome))
+        begun.append(_Begun(one, batch, Deciding(batch, state, standing), tuple(state.openings.values())))
+    decided = await _decided(conn, begun, {bucket.legal_entity_id for bucket in shared.buckets.values()})
+    for one in [one for one in decided if one.waits_at_once]:
+        text = _waits(one.batch.journal_id, one.outcome.through)
+        answers[one.batch.journal_id] = Posted(ShipReply(one.outcome.through, text))
     accounts = frozenset([bucket.billing_account_id for bucket in shared.buckets.values()])
-    written = await _write(conn, decided, now_ns)
+    written = await _write(conn, [one for one in decided if not one.waits_at_once], now_ns)
     return answers | {
         journal_id: msgspec.structs.replace(posted, accounts=accounts) for journal_id, posted in written.items()
     }
 
 
-async def _write(conn: Connection, decided: list[tuple[_New, Batch, Outcome]], now_ns: int) -> dict[str, Posted]:
-    postings = [posting for _, _, outcome in decided for posting in outcome.postings]
-    entered, changes = await enter(conn, postings, now_ns)
-    ids = iter([done.id for done in entered])
-    posting_ids = [_of_usage(outcome, ids) for _, _, outcome in decided]
-    lost = [_lost(one, each) for one, _, outcome in decided for each in outcome.registered]
+async def _decided(conn: Connection, begun: list[_Begun], lenders: Collection[str]) -> list[_Decided]:
+    """Decide batches, with their records on their way to the database meanwhile.
+
+    `lenders` are the legal entities whose leases they name; what of their ids is not used is lost.
+    """
+    entities = [sorted(each.entities.union(lenders)) for each in begun]
+    ids = iter(await ids_to_come(conn, sum(map(len, entities))))
+    posting_ids = [{entity: next(ids) for entity in mine} for mine in entities]
+    batches = [
+        Undecided(each.batch.journal_id, each.deciding, mine, each.new.shipment.drafts)
+        for each, mine in zip(begun, posting_ids, strict=True)
+    ]
+    await rows.add_records(conn, batches, {day for each in begun for day in each.days})
+    return [
+        _Decided(each.new, each.batch, each.deciding.outcome(), mine)
+        for each, mine in zip(begun, posting_ids, strict=True)
+    ]
+
+
+async def _write(conn: Connection, decided: list[_Decided], now_ns: int) -> dict[str, Posted]:
+    """All but the records: those are there."""
+    numbered = [(posting, one.id_of(posting)) for one in decided for posting in one.outcome.postings]
+    _, changes = await enter(conn, [posting for posting, _ in numbered], now_ns, [number for _, number in numbered])
+    lost = [_lost(one.new, each) for one in decided for each in one.outcome.registered]
     await lease_rows.register(conn, lost, now_ns)
-    await rows.write(
-        conn,
-        [
-            Written(batch.journal_id, outcome, mine, one.shipment.drafts)
-            for (one, batch, outcome), mine in zip(decided, posting_ids, strict=True)
-        ],
-    )
+    await rows.add_openings(conn, [(one.batch.journal_id, one.outcome) for one in decided])
     parts = [
-        lease_rows.Part(part.lease_id, part.amount, part.claimed, mine[part.legal_entity_id] if part.amount else None)
-        for (_, _, outcome), mine in zip(decided, posting_ids, strict=True)
-        for part in outcome.lease_parts
+        lease_rows.Part(
+            part.lease_id, part.amount, part.claimed, one.posting_ids[part.legal_entity_id] if part.amount else None
+        )
+        for one in decided
+        for part in one.outcome.lease_parts
     ]
     await lease_rows.return_parts(conn, parts, now_ns)
-    ends = [
-        _end(end, mine)
-        for (_, _, outcome), mine in zip(decided, posting_ids, strict=True)
-        for end in outcome.lease_ends
-    ]
+    ends = [_end(end, one.posting_ids) for one in decided for end in one.outcome.lease_ends]
     await lease_rows.end_leases(conn, ends, now_ns)
-    advances = [
-        Advance(
-            one.shipment.request.worker,
-            batch,
-            outcome,
-            one.cursor.after(batch.through_position, outcome, one.shipment.request.final and one.is_whole(outcome)),
-        )
-        for one, batch, outcome in decided
-    ]
+    advances = [one.advance() for one in decided]
     await journals.advance(conn, advances)
     # Last of all: a lease that waits for what goes back to a bucket waits for the commit only.
     await accounts.change(conn, changes)
     return {
-        advance.batch.journal_id: Posted(await _reply(conn, one, advance), advance.outcome, mine)
-        for (one, _, _), advance, mine in zip(decided, advances, posting_ids, strict=True)
+        advance.batch.journal_id: Posted(await _reply(conn, one.new, advance), advance.outcome, one.posted_ids())
+        for one, advance in zip(decided, advances, strict=True)
     }
-
-
-def _of_usage(outcome: Outcome, ids: Iterator[int]) -> dict[str, int]:
-    """The posting of each legal entity's usage; leases that were registered again have postings of their own."""
-    found = [(posting, next(ids)) for posting in outcome.postings]
-    return {posting.legal_entity_id: number for posting, number in found if posting.kind == "usage_posted"}
 
 
 def _lost(one: _New, lost: Registered) -> Lost:

@@ -2,16 +2,16 @@
 
 A record is one row with its charges and attempts in it. Making the text takes much of metering's time, so it is one
 expression over names that are looked up in their written form, and it is drafted as soon as an opening and its closing
-are read, while the database is busy with others. What only deciding finds out is put in between the parts of a draft.
+are read, while the database is busy with others. What only deciding finds out is put in between the parts of a draft,
+and the row is on its way before the next record is decided.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from tokenworks.core.journal import Attempt, Closing, Opening, Reserved
-from tokenworks.core.metering import Line, Outcome, Record
+from tokenworks.core.metering import Deciding, Line, Outcome, Record
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal
@@ -27,63 +27,69 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     """What can be written of a record before it is decided; `opening` is the one that was looked at.
 
     `before` are the columns up to the flags; `charges` are all fields of each charge but those that deciding adds.
+    `moves`: there is a posting for it, because it charges something or cost something.
     """
 
     opening: Opening
     before: str
     charges: tuple[str, ...]
     attempts: str
+    moves: bool
 
 
-class Written(msgspec.Struct, frozen=True):
-    """A decided batch of one journal with the ids of its postings, by legal entity.
+class Undecided(msgspec.Struct, frozen=True):
+    """A batch of one journal that is decided record by record.
 
-    `drafts` of some of its records, by the positions of their closings.
+    `posting_ids` are those that its postings will have, by legal entity; `drafts` of some of its records, by the
+    positions of their closings.
     """
 
     journal_id: str
-    outcome: Outcome
+    deciding: Deciding
     posting_ids: dict[str, int]
     drafts: Mapping[int, Draft]
 
 
-async def write(conn: Connection, batches: list[Written]) -> None:
-    """Add openings that wait, what grew of those that waited before, and records with their charges and attempts.
+async def add_records(conn: Connection, batches: Iterable[Undecided], days: Collection[int]) -> None:
+    """Decide batches, and add their records with charges and attempts. Batches come in the order of their journals.
 
-    Batches come in the order of their journals.
+    `days` are those on which the requests were opened.
     """
-    records = [record for batch in batches for record in batch.outcome.records]
-    if records:
-        days = partitions.days_of([record.opening.opened_at_ns for record in records])
+    if days:
         await partitions.make(conn, days)
-    await seal.copy(conn, OPENING, chain.from_iterable(map(_waiting, batches)))
-    await seal.copy(conn, EXTENSION, chain.from_iterable(map(_grown, batches)))
-    await seal.copy(conn, RECORD, _records(batches, first_id(seal.head_of(conn).seq)))
+    into = partitions.name(*days) if len(days) == 1 else ""
+    await seal.copy(conn, RECORD, _records(batches, first_id(seal.head_of(conn).seq)), into)
 
 
-def _waiting(batch: Written) -> Iterator[str]:
-    for position, opening in batch.outcome.waiting:
-        yield f"{remembered[batch.journal_id]}\t{position}\t{_opening(opening)}"
+async def add_openings(conn: Connection, decided: Sequence[tuple[str, Outcome]]) -> None:
+    """Add openings that wait, and what grew of those that waited before, of batches by their journals."""
+    await seal.copy(conn, OPENING, (row for each in decided for row in _waiting(*each)))
+    await seal.copy(conn, EXTENSION, (row for each in decided for row in _grown(*each)))
 
 
-def _grown(batch: Written) -> Iterator[str]:
-    for grown in batch.outcome.grown:
+def _waiting(journal_id: str, outcome: Outcome) -> Iterator[str]:
+    for position, opening in outcome.waiting:
+        yield f"{remembered[journal_id]}\t{position}\t{_opening(opening)}"
+
+
+def _grown(journal_id: str, outcome: Outcome) -> Iterator[str]:
+    for grown in outcome.grown:
         opening = grown.opening
         yield (
-            f"{remembered[batch.journal_id]}\t{grown.position}\t{grown.at}\t{opening.input_max}\t"
+            f"{remembered[journal_id]}\t{grown.position}\t{grown.at}\t{opening.input_max}\t"
             f"{opening.output_max}\t{_parts(opening.reserved)}"
         )
 
 
-def _records(batches: Iterable[Written], number: int) -> Iterator[str]:
+def _records(batches: Iterable[Undecided], number: int) -> Iterator[str]:
     for batch in batches:
         journal, posting_ids, drafts = remembered[batch.journal_id], batch.posting_ids, batch.drafts
-        for record in batch.outcome.records:
+        for record in batch.deciding.records():
             opening, place = record.opening, record.closing_position
             drafted = drafts.get(place)
             if drafted is None or drafted.opening is not opening:
                 drafted = draft(record.position, place, opening, record.closing)
-            posting_id = posting_ids.get(opening.legal_entity_id, _NULL)
+            posting_id = posting_ids[opening.legal_entity_id] if drafted.moves else _NULL
             yield f"{number}\t{journal}\t{_record(drafted, record)}\t{posting_id}"
             number += 1
 
@@ -106,6 +112,7 @@ def draft(position: int, closing_position: int, opening: Opening, closing: Closi
         f"{known[1].replace(',', _TAB)}\t{{{_counts(closing.counted)}}}\t{told}",
         (_charge(charges[0], known),) if len(charges) == 1 else tuple([_charge(charge, known) for charge in charges]),
         _attempts(closing.attempts, known),
+        any(charge.amount for charge in charges) or any(attempt.cost for attempt in closing.attempts),
     )
 
 

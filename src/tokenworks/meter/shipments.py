@@ -15,6 +15,7 @@ from tokenworks.core import journal
 from tokenworks.core.journal import Closing, Entry, Extension, Head, Opening
 from tokenworks.core.named import EntryFault, Named, named
 from tokenworks.core.wire import ShipRequest
+from tokenworks.meter.partitions import DAY_NS
 from tokenworks.meter.rows import Draft, draft
 
 # Half a millisecond: a database that takes rows in meanwhile is not to wait for more of them.
@@ -26,12 +27,17 @@ class ShipmentFault(Exception):
 
 
 class Shipment(msgspec.Struct, frozen=True):
-    """What was sent, as entries with their positions, and what they name. `drafts` by positions of closings."""
+    """What was sent, as entries with their positions, and what they name. `drafts` by positions of closings.
+
+    `days` and `entities`: on which days (as `partitions` counts them) requests were opened, and whose they are.
+    """
 
     request: ShipRequest
     entries: list[tuple[int, Entry]]
     named: Named
     drafts: Mapping[int, Draft] = {}
+    days: frozenset[int] = frozenset()
+    entities: frozenset[str] = frozenset()
 
     @property
     def through(self) -> int:
@@ -43,7 +49,7 @@ class Shipment(msgspec.Struct, frozen=True):
         if position <= self.request.from_position:
             return self
         entries = [entry for entry in self.entries if entry[0] >= position]
-        return Shipment(self.request, entries, named(entries), self.drafts)
+        return msgspec.structs.replace(self, entries=entries, named=named(entries))
 
 
 async def read(request: ShipRequest) -> Shipment:
@@ -58,7 +64,8 @@ async def read(request: ShipRequest) -> Shipment:
             await asyncio.sleep(0)
         if entries and request.from_position == 0:
             _check_head(entries[0][1], request)
-        return Shipment(request, entries, named(entries), drafts.made)
+        days, entities = frozenset(drafts.days), frozenset(drafts.entities)
+        return Shipment(request, entries, named(entries), drafts.made, days, entities)
     except (FrameFault, EntryFault, msgspec.MsgspecError) as fault:
         raise ShipmentFault(f"{request.journal_id}: {fault}") from fault
 
@@ -68,6 +75,8 @@ class _Drafts:
 
     def __init__(self) -> None:
         self.made: dict[int, Draft] = {}
+        self.days: set[int] = set()
+        self.entities: set[str] = set()
         self._opened: dict[int, Opening] = {}
 
     def add(self, entries: Iterable[tuple[int, Entry]]) -> None:
@@ -76,6 +85,8 @@ class _Drafts:
         for position, entry in entries:
             if isinstance(entry, Opening):
                 opened[position] = entry
+                self.days.add(entry.opened_at_ns // DAY_NS)
+                self.entities.add(entry.legal_entity_id)
             elif isinstance(entry, Closing):
                 if opening := opened.pop(entry.opening, None):
                     self.made[position] = draft(entry.opening, position, opening, entry)
