@@ -14,6 +14,7 @@ from tokenworks.base.database import Pool
 from tokenworks.core.refusals import Code
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.service import LeaseService
+from tokenworks.meter.desk import Desk
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.service import Metering
@@ -30,7 +31,7 @@ async def test_a_full_disk_of_the_database_is_refused_and_got_over(database_url:
     await sell(database, msgspec.structs.replace(bucket("b"), valid_to_ns=1 << 62))
     desk = LeaseDesk(database, SETTINGS)
     leases = LeaseService(desk, bus, lambda: TARIFFS, 1_000)
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     held = (await leases.ask(ask(1, 100))).leases[0]
     book = Journal("e1")
     book.close(book.open(held), charge(held, 40))

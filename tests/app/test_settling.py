@@ -17,6 +17,7 @@ from tokenworks.core.wire import SiteAnswer, SiteReport
 from tokenworks.ledger import epoch
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
+from tokenworks.meter.desk import Desk
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.service import Metering
@@ -48,9 +49,9 @@ class Chores:
     async def watch(self, seconds: int) -> None:
         """So many rounds, a second apart, in which metering can be reached."""
         for _ in range(seconds):
-            await self.contact.look()
+            await self.contact.look(is_posting=True)
             self.time.go_on(1)
-        await self.contact.look()
+        await self.contact.look(is_posting=True)
 
     async def now(self) -> epoch.Epoch:
         async with self.pool.connection() as conn:
@@ -71,7 +72,7 @@ def time() -> Generator[Time]:
 async def chores(time: Time, database: Pool, bus: Bus) -> AsyncGenerator[Chores]:
     """The chores, in the ledger's first epoch, with one bucket sold."""
     registry = CollectorRegistry()
-    metering = Metering(database, bus, Feed(), Metrics(registry))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(registry))
     epochs, contact = Epochs(database, SETTINGS), Contact(database, bus, SETTINGS)
     settling = Settling(database, epochs, contact, LeaseDesk(database, SETTINGS), metering)
     sites = Sites(database, bus, epochs, registry)
@@ -85,7 +86,7 @@ async def test_nothing_is_reclaimed_before_metering_could_be_reached_for_long_en
     await lease(chores.pool, 1, 100)
     chores.time.go_on(1_000)
     assert await chores.settling.reclaim() == 0, "an office that just started knows nothing of the time before"
-    await chores.contact.look()
+    await chores.contact.look(is_posting=True)
     assert await chores.settling.reclaim() == 0
     await chores.watch(1)
     assert await chores.settling.reclaim() == 1

@@ -25,8 +25,8 @@ from tokenworks.ledger import seal_check, verify
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter import verify as meter_verify
+from tokenworks.meter.desk import Desk
 from tokenworks.meter.feed import Feed
-from tokenworks.meter.posting import post_batch
 from tokenworks.shop import offers, parties, sealed, tariffs
 from tokenworks.shop.carrier import Carrier, Paid
 from tokenworks.shop.carrier import Charge as PhoneCharge
@@ -117,9 +117,11 @@ class ScriptedOffice:
         yield b"data: [DONE]\n\n"
 
     async def _ship(self) -> None:
-        reply = await post_batch(self.pool, self.journal.rest(), clock.wall_ns(), self.feed)
-        assert reply.fault == ""
-        self.journal.shipped = reply.posted_through
+        answer = await Desk(self.pool).post(self.journal.rest(), is_watched=self.feed.watched)
+        assert answer.reply.fault == ""
+        for event in answer.events:
+            self.feed.publish(event)
+        self.journal.shipped = answer.reply.posted_through
 
 
 async def found(pool: Pool) -> ScriptedOffice:

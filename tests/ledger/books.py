@@ -151,7 +151,7 @@ class Journal:
         return ShipRequest(self.name, self.worker, self.shipped, self.data[self.shipped :], final)
 
     async def ship(self, pool: Pool, now_ns: int = SECOND, *, final: bool = False) -> ShipReply:
-        reply = await post_batch(pool, self.rest(final=final), now_ns, FEED)
+        reply = (await post_batch(pool, self.rest(final=final), now_ns)).reply
         self.shipped = max(self.shipped, reply.posted_through)
         return reply
 

@@ -26,7 +26,6 @@ from tokenworks.core.journal import Checkpoint, Head, LeaseClose, LeaseReturn
 from tokenworks.core.usage import NONE
 from tokenworks.core.wire import ShipRequest
 from tokenworks.ledger.leases import LeaseDesk
-from tokenworks.meter.feed import Feed
 from tokenworks.meter.posting import post_batch
 from tokenworks.meter.usage import records
 
@@ -80,7 +79,7 @@ async def test_every_way_of_cutting_and_repeating_gives_the_same(database: Pool)
     for through in (third, len(book.data)):
         part = ShipRequest(book.name, book.worker, 0, book.data[:through])
         for _ in range(2):
-            assert (await post_batch(database, part, SECOND, Feed())).posted_through == through
+            assert (await post_batch(database, part, SECOND)).reply.posted_through == through
     assert (await balances(database))["bucket/b/spent"] == 30
     async with database.connection() as conn:
         assert [record.request_id for record in await records(conn)] == ["req-j1-1", "req-j1-2"]
@@ -207,9 +206,9 @@ async def test_whose_balance_moved_is_told(database: Pool) -> None:
     book = Journal()
     told: list[set[str]] = []
     book.open(held)
-    await post_batch(database, book.rest(), SECOND, Feed(), None, lambda accounts: told.append(set(accounts)))
+    told.append(set((await post_batch(database, book.rest(), SECOND)).accounts))
     book.add(LeaseReturn(held.lease_id, 40))
-    await post_batch(database, book.rest(), SECOND, Feed(), None, lambda accounts: told.append(set(accounts)))
+    told.append(set((await post_batch(database, book.rest(), SECOND)).accounts))
     assert told == [set(), {"acc"}]
 
 
@@ -234,7 +233,7 @@ async def test_a_gap_is_refused_and_says_where_to_go_on(database: Pool) -> None:
     book = Journal()
     await book.ship(database)
     through = book.shipped
-    reply = await post_batch(database, ShipRequest("j1", "gw-0", through + 8, b""), SECOND, Feed())
+    reply = (await post_batch(database, ShipRequest("j1", "gw-0", through + 8, b""), SECOND)).reply
     assert reply.posted_through == through
     assert "missing" in reply.fault
 
@@ -251,7 +250,7 @@ async def test_a_gap_is_refused_and_says_where_to_go_on(database: Pool) -> None:
     ids=["no frame", "another journal", "no head", "unknown entry", "second head"],
 )
 async def test_what_no_worker_writes_is_refused_whole(database: Pool, data: bytes) -> None:
-    reply = await post_batch(database, ShipRequest("j1", "gw-0", 0, data), SECOND, Feed())
+    reply = (await post_batch(database, ShipRequest("j1", "gw-0", 0, data), SECOND)).reply
     assert reply.posted_through == 0
     assert reply.fault
     async with database.connection() as conn:

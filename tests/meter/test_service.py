@@ -7,14 +7,14 @@ import msgspec
 import psycopg
 from prometheus_client import CollectorRegistry
 
-from ledger.books import FEED, SECOND, Journal, bucket, charge, faults, lease, sell
+from ledger.books import Journal, bucket, charge, faults, lease, sell
 from tokenworks.base.bus import Bus
 from tokenworks.base.database import Pool
 from tokenworks.core.usage import Tokens
 from tokenworks.core.wire import SHIP, ShipReply
+from tokenworks.meter.desk import Desk
 from tokenworks.meter.feed import EVENTS_WAITING_MAX, Event, Feed
 from tokenworks.meter.metrics import Metrics
-from tokenworks.meter.posting import post_batch
 from tokenworks.meter.service import Metering
 from tokenworks.meter.usage import records
 
@@ -31,7 +31,7 @@ async def used(pool: Pool, times: int = 1) -> Journal:
 
 async def test_shipments_over_the_bus(database: Pool, bus: Bus) -> None:
     book = await used(database)
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     await metering.start()
     ship = msgspec.msgpack.encode(book.rest(final=True))
     answers = await asyncio.gather(*(bus.request(SHIP, ship) for _ in range(3)))
@@ -44,7 +44,7 @@ async def test_a_database_that_is_away_takes_nothing_and_crashes_nothing(
     database_url: str, database: Pool, bus: Bus
 ) -> None:
     book = await used(database)
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
         await conn.execute("ALTER TABLE usage_record RENAME TO away")
         reply = await metering.post(book.rest())
@@ -54,7 +54,7 @@ async def test_a_database_that_is_away_takes_nothing_and_crashes_nothing(
 
 
 async def test_journals_that_never_end_leave_nothing_behind(database: Pool, bus: Bus) -> None:
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
 
     def locks() -> int:
         gc.collect()
@@ -66,11 +66,11 @@ async def test_journals_that_never_end_leave_nothing_behind(database: Pool, bus:
     assert locks() - before < 20
 
 
-async def test_the_feed_tells_what_was_posted(database: Pool) -> None:
+async def test_the_feed_tells_what_was_posted(database: Pool, bus: Bus) -> None:
     book = await used(database)
     feed = Feed()
     with feed.subscribe() as stream:
-        await post_batch(database, book.rest(), SECOND, feed)
+        await Metering(Desk(database), bus, feed, Metrics(CollectorRegistry())).post(book.rest())
         opened, closed, posted = [await anext(stream) for _ in range(3)]
     assert [event.kind for event in (opened, closed, posted)] == ["opened", "closed", "posted"]
     assert {event.request_id for event in (opened, closed, posted)} == {"req-j1-1"}
@@ -88,10 +88,10 @@ async def test_a_slow_watcher_loses_the_oldest() -> None:
         assert (await anext(stream)).at_ns == 5
 
 
-async def test_metrics_count_posted_usage(database: Pool) -> None:
+async def test_metrics_count_posted_usage(database: Pool, bus: Bus) -> None:
     book = await used(database, times=3)
     registry = CollectorRegistry()
-    await post_batch(database, book.rest(), SECOND, FEED, Metrics(registry))
+    await Metering(Desk(database), bus, Feed(), Metrics(registry)).post(book.rest())
     labels = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m"}
     value = registry.get_sample_value
     assert value("gen_ai_client_token_usage_sum", {**labels, "gen_ai_token_type": "input"}) == 30

@@ -14,6 +14,7 @@ from tokenworks.base.database import Pool
 from tokenworks.core.metering import Named
 from tokenworks.core.wire import ShipRequest
 from tokenworks.ledger.store import transaction
+from tokenworks.meter.desk import Desk
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.service import Metering
@@ -93,7 +94,7 @@ async def many(pool: Pool, count: int) -> list[Journal]:
 
 async def test_journals_that_wait_share_a_transaction(database: Pool, bus: Bus) -> None:
     journals = await many(database, 20)
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     replies = await asyncio.gather(*(metering.post(each.rest(final=True)) for each in journals))
     assert {reply.fault for reply in replies} == {""}
     async with database.connection() as conn:
@@ -110,7 +111,7 @@ async def test_one_that_is_refused_does_not_keep_the_others_out(database: Pool, 
     requests = [each.rest() for each in journals]
     requests[3] = msgspec.structs.replace(requests[3], frames=b"rubbish")
     registry = CollectorRegistry()
-    metering = Metering(database, bus, Feed(), Metrics(registry))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(registry))
     replies = await asyncio.gather(*(metering.post(each) for each in requests))
     assert [bool(reply.fault) for reply in replies] == [False, True, True, True]
     assert [reply.posted_through for reply in replies] == [len(journals[0].data), 0, 0, 0]
@@ -122,7 +123,7 @@ async def test_one_that_is_refused_does_not_keep_the_others_out(database: Pool, 
 async def test_what_waits_behind_a_shipment_is_shown(database: Pool, bus: Bus) -> None:
     (book,) = await many(database, 1)
     registry = CollectorRegistry()
-    metering = Metering(database, bus, Feed(), Metrics(registry))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(registry))
     for behind in (5 * MIB, 0):
         await metering.post(msgspec.structs.replace(book.rest(), bytes_behind=behind))
         assert registry.get_sample_value("tokenworks_usage_waiting_bytes", {"worker": "gw-0"}) == behind
@@ -140,7 +141,7 @@ async def test_what_one_journal_breaks_in_the_ledger_stays_its_own(database: Poo
                VALUES ('usage_posted', %s, 'x', 'le', 1, 1, '{}')""",
             (event,),
         )
-    metering = Metering(database, bus, Feed(), Metrics(CollectorRegistry()))
+    metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     requests = [msgspec.structs.replace(each.rest(), bytes_behind=behind) for each in journals]
     replies = await asyncio.gather(*(metering.post(each) for each in requests))
     assert [bool(reply.fault) for reply in replies] == [False, True, False]

@@ -10,7 +10,10 @@ import gc
 _YOUNG_OBJECTS = 200_000
 
 
-def look_rarely() -> None:
-    """To be called once, when everything is loaded: what is there now is never looked at again."""
+def look_rarely(young_objects: int = _YOUNG_OBJECTS) -> None:
+    """To be called once, when everything is loaded: what is there now is never looked at again.
+
+    `young_objects`: how many must have been made and kept since the last look before there is another.
+    """
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS)
+    gc.set_threshold(young_objects)

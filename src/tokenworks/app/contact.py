@@ -33,9 +33,9 @@ class Contact:
         """How long a worker may be silent while it could be heard."""
         return self._grace_ns
 
-    async def look(self) -> None:
-        """Whether metering can be reached now."""
-        is_up = self._bus.connected and await self._has_database()
+    async def look(self, *, is_posting: bool) -> None:
+        """Whether metering can be reached now; `is_posting`: somebody is there to post."""
+        is_up = is_posting and self._bus.connected and await self._has_database()
         self._uptime.look(clock.boot_ns(), is_up=is_up)
 
     def silent_since_ns(self) -> int:

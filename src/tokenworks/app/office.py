@@ -1,7 +1,8 @@
 """The office's process: `python -m tokenworks.app.office --listen-fd N --ready-fd M`.
 
 It puts the rooms together: lease desk, metering, key lookup and catalog on the bus; management API, console, metrics
-and the sandbox carrier over HTTP; housekeeping. The contract with the supervisor is in `app.children`.
+and the sandbox carrier over HTTP; housekeeping. Usage is posted by clerks, processes of its own. The contract with
+the supervisor is in `app.children`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import tokenworks
 from tokenworks import api, console
 from tokenworks.access.counts import CountDesk
 from tokenworks.api import sandbox_carrier
-from tokenworks.app import backups, collector, housekeeping, killing, ports, seed, spares, verification
+from tokenworks.app import backups, children, collector, housekeeping, killing, ports, seed, spares, verification
 from tokenworks.app.contact import Contact
 from tokenworks.app.housekeeping import HousekeepingOver
 from tokenworks.app.publishing import Publisher
@@ -41,6 +42,7 @@ from tokenworks.console import ConsoleContext, books
 from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.service import LeaseService
+from tokenworks.meter.clerks import Clerks
 from tokenworks.meter.feed import Feed
 from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.service import Metering
@@ -113,7 +115,11 @@ class _Office:
         self._publisher = Publisher(pool, connection, self._counts)
         self._desk = LeaseDesk(pool, settings)
         self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
-        self._metering = Metering(pool, connection, self._feed, Metrics(self._registry), self._leases.came_back)
+        self._clerks = Clerks(
+            children.program("tokenworks.app.clerk", settings), settings.clerks, settings.bus_timeout_ms
+        )
+        metrics = Metrics(self._registry)
+        self._metering = Metering(self._clerks, connection, self._feed, metrics, self._leases.came_back)
         epochs = Epochs(pool, settings)
         self._sites = Sites(pool, connection, epochs, self._registry)
         self._settling = Settling(pool, epochs, Contact(pool, connection, settings), self._desk, self._metering)
@@ -187,6 +193,7 @@ class _Office:
         await self._workers.start()
         await self._publisher.start()
         await self._leases.start()
+        self._clerks.start()
         await self._metering.start()
         await self._sites.start()
         chores = housekeeping.rounds(
@@ -198,6 +205,7 @@ class _Office:
         finally:
             await self._sites.stop()
             await self._metering.stop()
+            await self._clerks.stop()
             await self._leases.stop()
             await self._counts.stop()
             await self._workers.stop()

@@ -31,7 +31,7 @@ class Settling:
     def chores(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """By what they do, in their order."""
         return {
-            "look at metering": self._contact.look,
+            "look at metering": lambda: self._contact.look(is_posting=self._metering.is_ready),
             "begin an epoch": self.notice,
             "settle the epoch": self.settle,
             "expire buckets": self.expire,

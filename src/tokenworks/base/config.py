@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine_port: Annotated[Port, Meta(description="port of the embedded engine; 0 chooses a free one")] = 8702
     nats_port: Annotated[Port, Meta(description="port of the embedded NATS server; 0 chooses a free one")] = 8703
     workers: Annotated[int, Meta(ge=1, le=64, description="gateway worker processes")] = 2
+    clerks: Annotated[int, Meta(ge=1, le=16, description="processes of the office that post usage")] = 2
     gateway_name: Annotated[
         str,
         Meta(
@@ -146,6 +147,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     request_longest_ms: Annotated[Positive, Meta(description="longest life of one model request")] = 600_000
 
+    hours_interval_ms: Annotated[
+        Positive, Meta(description="pause between two times that sums by hour, of accounts and of usage, are kept up")
+    ] = 60_000
     lake_dir: Annotated[str, Meta(description="folder of the usage lake; empty means `lake` in the data folder")] = ""
     lake_interval_ms: Annotated[
         int,

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -80,9 +80,7 @@ async def spawn(program: Program) -> asyncio.subprocess.Process:
             pass_fds=program.descriptors,
             start_new_session=True,
             preexec_fn=_die_with_parent(program.stop_signal),
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
+            **_as(account),
         )
     finally:
         if output:
@@ -101,9 +99,7 @@ async def run(program: Program, standard_input: bytes = b"") -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=_die_with_parent(signal.SIGKILL),
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
+        **_as(account),
     )
     try:
         said, _ = await process.communicate(standard_input)
@@ -142,6 +138,11 @@ def last_line(output: Path) -> str:
         lines = output.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
     return ""
+
+
+def _as(account: Account | None) -> dict[str, Any]:
+    """Who the child runs as. Uvloop knows no such arguments, and those who run on it start children as themselves."""
+    return {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
 
 
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:

@@ -157,7 +157,7 @@ class _Bench:
 
     def _cpu_ns(self) -> tuple[int, int, int]:
         office, base, bus = (self._pids[name] for name in ("office", "postgres", "nats"))
-        return machine.cpu_ns(office), machine.family_cpu_ns(base), machine.cpu_ns(bus)
+        return machine.family_cpu_ns(office), machine.family_cpu_ns(base), machine.cpu_ns(bus)
 
 
 async def _result(settings: Settings, plan: Plan, bench: _Bench, pool: Pool, runs: list[Run]) -> Result:

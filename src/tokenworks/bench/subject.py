@@ -59,8 +59,8 @@ class Subject:
         self._database = running.pids["postgres"]
 
     def cpu_ns(self) -> tuple[int, int, int]:
-        """CPU time so far of worker, office and database."""
-        return machine.cpu_ns(self._worker), machine.cpu_ns(self._office), machine.family_cpu_ns(self._database)
+        """CPU time so far of the worker, of the office with its clerks, and of the database."""
+        return machine.cpu_ns(self._worker), machine.family_cpu_ns(self._office), machine.family_cpu_ns(self._database)
 
     def rss_bytes(self) -> int:
         """Memory of the worker."""

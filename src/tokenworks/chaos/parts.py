@@ -1,8 +1,8 @@
 """The parts of a running system that can be killed: which process each one is now, and whether it is back.
 
 Workers, office, NATS and PostgreSQL are looked up in the run file of the system under test. A backend is a child of
-PostgreSQL that serves a client; after its death PostgreSQL ends all others and recovers by itself. The endpoints are
-not the system's own: their supervisor is here.
+PostgreSQL that serves a client; after its death PostgreSQL ends all others and recovers by itself. A clerk is a child
+of the office. The endpoints are not the system's own: their supervisor is here.
 """
 
 import os
@@ -35,12 +35,13 @@ def of_system(data: Path, workers: int, endpoints: list[Child]) -> list[Part]:
     """All parts, in the order in which they are killed: those that lean on each other are apart."""
     gateways = [Part(f"worker-{index}", "worker", _announced(data, f"worker-{index}")) for index in range(workers)]
     scripted = [Part(child.name, "endpoint", _running(child)) for child in endpoints]
-    postgres = _announced(data, DATABASE)
+    postgres, office = _announced(data, DATABASE), _announced(data, "office")
     ground = [
-        Part("office", "office", _announced(data, "office")),
+        Part("office", "office", office),
         Part("nats", "nats", _announced(data, "nats")),
         Part(DATABASE, DATABASE, postgres),
-        Part(BACKEND, BACKEND, lambda: _backend(postgres())),
+        Part(BACKEND, BACKEND, lambda: _child(postgres(), b" [local] ")),
+        Part("clerk", "clerk", lambda: _child(office(), b"tokenworks.app.clerk")),
     ]
     return _interleaved(gateways, ground, scripted)
 
@@ -84,15 +85,17 @@ def _running(child: Child) -> Callable[[], int]:
     return lambda: child.pid
 
 
-def _backend(postmaster: int) -> int:
-    """A process of PostgreSQL that serves a client of the database, the youngest; 0 if there is none."""
+def _child(parent: int, named: bytes) -> int:
+    """The youngest child with this in its command line: a process of PostgreSQL that serves a client, or a clerk of the
+    office. 0 if there is none.
+    """
     with suppress(FileNotFoundError):
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        return max((int(child) for child in children if _serves_client(child)), default=0)
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return max((int(child) for child in children if named in _command(child)), default=0)
     return 0
 
 
-def _serves_client(pid: str) -> bool:
+def _command(pid: str) -> bytes:
     with suppress(OSError):
-        return b" [local] " in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

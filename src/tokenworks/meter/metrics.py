@@ -1,14 +1,16 @@
 """Prometheus metrics of posted usage. Names and labels follow OpenTelemetry's GenAI conventions where they exist.
 
 Their token types count cached and cache-writing tokens as input and reasoning as output; the disjoint classes that
-charges are made of are in `tokenworks_tokens_total`. Counting is on the way of every record, so it is done here in
-plain numbers, and the client library is asked only when somebody reads them.
+charges are made of are in `tokenworks_tokens_total`. Counting is on the way of every record, so it is done in plain
+numbers where the record is posted, and the client library is asked only when somebody reads them.
 """
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import zip_longest
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,20 +18,119 @@ from prometheus_client.registry import Collector
 from tokenworks.core.metering import Outcome, Record
 from tokenworks.core.usage import CLASSES
 
-# Buckets as the conventions advise; of durations in milliseconds.
+# Buckets as the conventions advise; of durations in nanoseconds.
 _TOKENS = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
-_DURATION_MS = (10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240, 20_480, 40_960, 81_920)
-_FIRST_TOKEN_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1_000, 2_500, 5_000, 7_500, 10_000)
-_MS = 1_000_000
+_DURATION_NS = tuple(10_000_000 << power for power in range(14))
+_FIRST_TOKEN_NS = tuple(
+    ms * 1_000_000 for ms in (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1_000, 2_500, 5_000, 7_500, 10_000)
+)
 _SECOND = 1_000_000_000
 _LABELS = ("gen_ai_operation_name", "gen_ai_request_model")
 
 
+class Histogram(msgspec.Struct):
+    """How many values lie between one bound and the next, the last beyond all, and their sum; none at first."""
+
+    counts: list[int] = []
+    total: int = 0
+
+    def merge(self, other: "Histogram") -> None:
+        """Count what the other has counted, by the same bounds."""
+        self.counts = _sums(self.counts, other.counts)
+        self.total += other.total
+
+    def buckets(self, bounds: tuple[int, ...], divisor: int = 1) -> list[tuple[str, float]]:
+        """As the text format has them: counted up, bounds in the metric's unit."""
+        counted = 0
+        shown: list[tuple[str, float]] = []
+        for bound, count in zip_longest((*bounds, None), self.counts, fillvalue=0):
+            counted += count or 0
+            shown.append(("+Inf" if bound is None else str(bound / divisor), counted))
+        return shown
+
+
+class OfModel(msgspec.Struct):
+    """What is counted for one model: tokens read and written, times, tokens by class, (basis, ending)."""
+
+    read: Histogram
+    written: Histogram
+    first_token: Histogram
+    duration: dict[str, Histogram]
+    tokens: list[int]
+    endings: dict[tuple[str, str], int]
+
+    def merge(self, other: "OfModel") -> None:
+        """Count what the other has counted."""
+        self.read.merge(other.read)
+        self.written.merge(other.written)
+        self.first_token.merge(other.first_token)
+        for error, histogram in other.duration.items():
+            self.duration.setdefault(error, Histogram()).merge(histogram)
+        self.tokens = _sums(self.tokens, other.tokens)
+        for ending, count in other.endings.items():
+            self.endings[ending] = self.endings.get(ending, 0) + count
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What a committed batch adds to the metrics."""
+
+    repeats: int
+    unproven: int
+    models: dict[str, OfModel]
+
+
+def counted(outcome: Outcome) -> Counted:
+    """Count a committed batch, where it was posted."""
+    of_model: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in outcome.records:
+        of_model[record.opening.model].append(record)
+    models = {model: _of_model(records) for model, records in of_model.items()}
+    return Counted(outcome.repeats, outcome.unproven, models)
+
+
+def _of_model(records: list[Record]) -> OfModel:
+    counts = [record.closing.tokens.each() for record in records]
+    closings = [record.closing for record in records]
+    lasted: defaultdict[str, list[int]] = defaultdict(list)
+    for record in records:
+        closing = record.closing
+        lasted[closing.ending].append(max(0, closing.closed_at_ns - record.opening.opened_at_ns))
+    return OfModel(
+        read=_histogram([each[0] + each[1] + each[2] for each in counts], _TOKENS),
+        written=_histogram([each[3] + each[4] for each in counts], _TOKENS),
+        first_token=_histogram(
+            [each.first_token_after_ns for each in closings if each.first_token_after_ns > 0], _FIRST_TOKEN_NS
+        ),
+        duration={
+            "" if ending == "finished" else ending: _histogram(values, _DURATION_NS)
+            for ending, values in lasted.items()
+        },
+        tokens=[sum(of_class) for of_class in zip(*counts, strict=True)],
+        endings=Counter([(each.basis, each.ending) for each in closings]),
+    )
+
+
+def _histogram(values: list[int], bounds: tuple[int, ...]) -> Histogram:
+    # Sorted once, the values up to each bound are counted by one search for it.
+    values.sort()
+    counts: list[int] = []
+    before = 0
+    for bound in bounds:
+        upto = bisect_right(values, bound, before)
+        counts.append(upto - before)
+        before = upto
+    return Histogram([*counts, len(values) - before], sum(values))
+
+
+def _sums(first: list[int], second: list[int]) -> list[int]:
+    return [one + other for one, other in zip_longest(first, second, fillvalue=0)]
+
+
 class Metrics(Collector):
-    """The metrics in one registry; fed with every committed batch."""
+    """The metrics in one registry; fed with what was counted of every committed batch."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._models: defaultdict[str, _OfModel] = defaultdict(_OfModel)
+        self._models: dict[str, OfModel] = {}
         self._shipments = 0
         self._repeats = 0
         self._unproven = 0
@@ -37,16 +138,16 @@ class Metrics(Collector):
         self._waiting: dict[str, int] = {}
         registry.register(self)
 
-    def observe(self, outcome: Outcome) -> None:
+    def add(self, counted: Counted) -> None:
         """Count a committed batch."""
         self._shipments += 1
-        self._repeats += outcome.repeats
-        self._unproven += outcome.unproven
-        of_model: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in outcome.records:
-            of_model[record.opening.model].append(record)
-        for model, records in of_model.items():
-            self._models[model].add(records)
+        self._repeats += counted.repeats
+        self._unproven += counted.unproven
+        for model, of_batch in counted.models.items():
+            if (held := self._models.get(model)) is None:
+                self._models[model] = of_batch
+            else:
+                held.merge(of_batch)
 
     def gap(self) -> None:
         """Count a shipment that was refused because bytes before it are missing."""
@@ -89,13 +190,15 @@ class Metrics(Collector):
             labels=_LABELS,
         )
         for name, model in self._models.items():
-            usage.add_metric(("chat", name, "input"), model.read.buckets(1), model.read.total)
-            usage.add_metric(("chat", name, "output"), model.written.buckets(1), model.written.total)
+            usage.add_metric(("chat", name, "input"), model.read.buckets(_TOKENS), model.read.total)
+            usage.add_metric(("chat", name, "output"), model.written.buckets(_TOKENS), model.written.total)
             first_token.add_metric(
-                ("chat", name), model.first_token.buckets(_SECOND), model.first_token.total / _SECOND
+                ("chat", name), model.first_token.buckets(_FIRST_TOKEN_NS, _SECOND), model.first_token.total / _SECOND
             )
             for error, histogram in model.duration.items():
-                duration.add_metric(("chat", name, error), histogram.buckets(_SECOND), histogram.total / _SECOND)
+                duration.add_metric(
+                    ("chat", name, error), histogram.buckets(_DURATION_NS, _SECOND), histogram.total / _SECOND
+                )
         yield from (usage, duration, first_token)
 
     def _usage(self) -> Iterator[Metric]:
@@ -111,64 +214,3 @@ class Metrics(Collector):
             for (basis, ending), count in model.endings.items():
                 records.add_metric((name, basis, ending), count)
         yield from (tokens, records)
-
-
-class _Histogram:
-    """How many values lie up to each bound, and their sum."""
-
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        self.total = 0
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-
-    def add(self, values: list[int]) -> None:
-        # Sorted once, the values up to each bound are counted by one search for it.
-        values.sort()
-        before = 0
-        for place, bound in enumerate(self._bounds):
-            upto = bisect_right(values, bound, before)
-            self._counts[place] += upto - before
-            before = upto
-        self._counts[-1] += len(values) - before
-        self.total += sum(values)
-
-    def buckets(self, divisor: int) -> list[tuple[str, float]]:
-        """As the text format has them: counted up, bounds in the metric's unit."""
-        counted = 0
-        shown: list[tuple[str, float]] = []
-        for bound, count in zip((*self._bounds, None), self._counts, strict=True):
-            counted += count
-            shown.append(("+Inf" if bound is None else str(bound / divisor), counted))
-        return shown
-
-
-class _OfModel:
-    """What is counted for one model."""
-
-    def __init__(self) -> None:
-        self.read = _Histogram(_TOKENS)
-        self.written = _Histogram(_TOKENS)
-        self.first_token = _Histogram(tuple(bound * _MS for bound in _FIRST_TOKEN_MS))
-        self.duration: defaultdict[str, _Histogram] = defaultdict(_durations)
-        self.tokens = [0] * len(CLASSES)
-        self.endings: Counter[tuple[str, str]] = Counter()
-
-    def add(self, records: list[Record]) -> None:
-        counts = [record.closing.tokens.each() for record in records]
-        for place, of_class in enumerate(zip(*counts, strict=True)):
-            self.tokens[place] += sum(of_class)
-        self.read.add([each[0] + each[1] + each[2] for each in counts])
-        self.written.add([each[3] + each[4] for each in counts])
-        closings = [record.closing for record in records]
-        self.first_token.add([each.first_token_after_ns for each in closings if each.first_token_after_ns > 0])
-        lasted: defaultdict[str, list[int]] = defaultdict(list)
-        for record in records:
-            closing = record.closing
-            lasted[closing.ending].append(max(0, closing.closed_at_ns - record.opening.opened_at_ns))
-        for ending, values in lasted.items():
-            self.duration["" if ending == "finished" else ending].add(values)
-        self.endings.update([(each.basis, each.ending) for each in closings])
-
-
-def _durations() -> _Histogram:
-    return _Histogram(tuple(bound * _MS for bound in _DURATION_MS))

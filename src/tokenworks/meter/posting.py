@@ -5,7 +5,7 @@ several journals go into one transaction; one that is refused does not keep the 
 the books is decided in `core.metering`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -22,20 +22,17 @@ from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import enter, ids_to_come, transaction
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.meter import journals, known, partitions, rows, shipments
-from tokenworks.meter.feed import Feed, events
 from tokenworks.meter.journals import Advance, Cursor
-from tokenworks.meter.metrics import Metrics
 from tokenworks.meter.rows import Undecided
 from tokenworks.meter.shipments import Shipment, ShipmentFault
 from tokenworks.meter.tables import SEALED, STREAM
-
-Moved = Callable[[Collection[str]], None]
 
 
 class Posted(msgspec.Struct, frozen=True):
     """The answer to a shipment, and what was posted of it if anything was. `is_gap`: bytes before it are missing.
 
-    `accounts` are billing accounts of which leases were used or given back, of the whole transaction.
+    `accounts` are billing accounts of which leases were used or given back, of the whole transaction, and `at_ns` is
+    its time.
     """
 
     reply: ShipReply
@@ -43,6 +40,7 @@ class Posted(msgspec.Struct, frozen=True):
     posting_ids: dict[str, int] = {}
     is_gap: bool = False
     accounts: frozenset[str] = frozenset()
+    at_ns: int = 0
 
 
 class _New(msgspec.Struct, frozen=True):
@@ -110,24 +108,16 @@ class _Decided(msgspec.Struct, frozen=True):
         return Advance(ship.worker, batch, outcome, after)
 
 
-async def post_batch(
-    pool: Pool,
-    ship: ShipRequest,
-    now_ns: int,
-    feed: Feed,
-    metrics: Metrics | None = None,
-    moved: Moved = lambda _: None,
-) -> ShipReply:
-    """Post what is new in one shipment; feed, metrics and `moved` learn of it after the commit."""
+async def post_batch(pool: Pool, ship: ShipRequest, now_ns: int) -> Posted:
+    """Post what is new in one shipment."""
     if not ship.frames and not ship.final:
-        return await told(pool, ship)
+        return Posted(await told(pool, ship))
     try:
         shipment = await shipments.read(ship)
     except ShipmentFault as fault:
-        return await refused(pool, ship, str(fault))
+        return Posted(await refused(pool, ship, str(fault)))
     (posted,) = await post_shipments(pool, [shipment], now_ns)
-    tell([posted], now_ns, feed, metrics, moved)
-    return posted.reply
+    return posted
 
 
 async def refused(pool: Pool, ship: ShipRequest, fault: str) -> ShipReply:
@@ -165,25 +155,12 @@ async def post_shipments(pool: Pool, ships: Sequence[Shipment], now_ns: int) -> 
             is_settling = now is not None and not now.is_settled
             batches = [fresh[journal_id] for journal_id in sorted(fresh)]
             answers |= await _post(conn, batches, now_ns, is_settling=is_settling)
-    return [_in_epoch(answers[ship.request.journal_id], now.epoch if now else 0) for ship in ships]
+    return [_at(answers[ship.request.journal_id], now.epoch if now else 0, now_ns) for ship in ships]
 
 
-def _in_epoch(posted: Posted, number: int) -> Posted:
+def _at(posted: Posted, number: int, now_ns: int) -> Posted:
     reply = msgspec.structs.replace(posted.reply, ledger_epoch=number)
-    return msgspec.structs.replace(posted, reply=reply)
-
-
-def tell(
-    posted: Sequence[Posted], now_ns: int, feed: Feed, metrics: Metrics | None, moved: Moved = lambda _: None
-) -> None:
-    """Let feed and metrics know of what was committed, and `moved` of the billing accounts whose balance changed."""
-    moved({account for one in posted for account in one.accounts})
-    for one in posted:
-        if one.outcome is not None and metrics is not None:
-            metrics.observe(one.outcome)
-        if one.outcome is not None and feed.watched:
-            for event in events(one.outcome, one.posting_ids, now_ns):
-                feed.publish(event)
+    return msgspec.structs.replace(posted, reply=reply, at_ns=now_ns)
 
 
 def _what_is_new(ship: Shipment, cursor: Cursor) -> "_New | Posted":

@@ -18,7 +18,6 @@ from tokenworks.ledger.epoch import Epochs
 from tokenworks.ledger.leases import LeaseDesk
 from tokenworks.ledger.store import transaction
 from tokenworks.meter import usage
-from tokenworks.meter.feed import Feed
 from tokenworks.meter.posting import post_batch
 from tokenworks.sim.commands import Begin, Command, Done, Expire, Grant, Reclaim, Reply, Sell, Settle, Ship, SiteShipped
 from tokenworks.sim.state import State
@@ -34,7 +33,6 @@ class Replay:
         self._pool = pool
         self._desk = LeaseDesk(pool, settings)
         self._epochs = Epochs(pool, settings)
-        self._feed = Feed()
 
     async def differences(self, history: Sequence[Done], state: State) -> list[str]:
         """Everything in which the database is another than the store: replies first, then rows. Empty is good."""
@@ -53,7 +51,7 @@ class Replay:
             case Grant():
                 return tuple(await self._desk.grant(command.requests, command.tariffs, command.at_ns))
             case Ship():
-                return await post_batch(self._pool, command.request, command.at_ns, self._feed)
+                return (await post_batch(self._pool, command.request, command.at_ns)).reply
             case Reclaim():
                 since_ns, shipping, final = command.silent_since_ns, command.shipping, command.final
                 return await self._desk.reclaim_due(command.at_ns, since_ns, shipping, final)
