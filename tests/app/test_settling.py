@@ -93,6 +93,17 @@ async def test_nothing_is_reclaimed_before_metering_could_be_reached_for_long_en
     assert (await balances(chores.pool))["bucket/b/available"] == GRANTED
 
 
+async def test_while_nobody_posts_no_time_passes_for_the_silent(chores: Chores) -> None:
+    await lease(chores.pool, 1, 100)
+    chores.time.go_on(1_000)
+    for _ in range(10):
+        await chores.contact.look(is_posting=False)
+        chores.time.go_on(1)
+    assert await chores.settling.reclaim() == 0
+    await chores.watch(1)
+    assert await chores.settling.reclaim() == 1
+
+
 async def test_a_worker_that_still_ships_keeps_its_leases_and_one_that_fell_silent_does_not(chores: Chores) -> None:
     book, held = Journal("e1"), await lease(chores.pool, 1, 100)
     await chores.watch(10)

@@ -73,10 +73,10 @@ async def test_what_clerks_post_is_told_to_the_office(clerks: Clerks, database: 
 
 
 async def test_a_clerk_that_is_killed_posts_all_or_nothing(clerks: Clerks, database: Pool, database_url: str) -> None:
-    """One is killed while it waits in the middle of its transaction; another process takes its place."""
+    """While one waits in its transaction, the record written, they are killed; others take their places."""
     (book,) = await used(database, 1)
     async with await psycopg.AsyncConnection.connect(database_url) as holding:
-        await holding.execute("LOCK TABLE account")
+        await holding.execute("LOCK TABLE account IN SHARE MODE")
         posting = asyncio.create_task(clerks.post(book.rest(final=True), is_watched=False))
         async with asyncio.timeout(10):
             await waiting_for_a_lock(database)
@@ -85,6 +85,13 @@ async def test_a_clerk_that_is_killed_posts_all_or_nothing(clerks: Clerks, datab
             os.kill(pid, signal.SIGKILL)
         answer = await posting
         assert (answer.reply.posted_through, "has ended" in answer.reply.fault) == (0, True)
+    async with asyncio.timeout(10):
+        while (answer := await clerks.post(book.rest(final=True), is_watched=False)).reply.fault:
+            assert "has ended" in answer.reply.fault
+    for _ in range(2):
+        # As if the answer had been lost.
+        again = await clerks.post(book.rest(final=True), is_watched=False)
+        assert again.reply == answer.reply
     answer = await clerks.post(book.rest(final=True), is_watched=False)
     assert answer.reply == ShipReply(len(book.data))
     assert not set(processes()) & set(killed)

@@ -212,6 +212,20 @@ async def test_whose_balance_moved_is_told(database: Pool) -> None:
     assert told == [set(), {"acc"}]
 
 
+async def test_what_moved_nothing_names_no_posting(database: Pool) -> None:
+    await sell(database, bucket("b"))
+    held = await lease(database, 1, 100)
+    book = Journal()
+    book.close(book.open(held), charge(held, 10))
+    book.close(book.open(held), cost=0)
+    await book.ship(database)
+    async with database.connection() as conn:
+        found = {record.request_id: record.posting_id for record in await records(conn)}
+        (posting,) = await (await conn.execute("SELECT id FROM posting WHERE kind = 'usage_posted'")).fetchall()
+    assert found == {"req-j1-1": posting[0], "req-j1-2": None}
+    assert await faults(database) == []
+
+
 async def test_several_legal_entities_in_one_journal(database: Pool) -> None:
     await sell(database, bucket("b"))
     other = msgspec.structs.replace(bucket("b2", "acc2"), legal_entity_id="le2")

@@ -42,8 +42,8 @@ def rounds(
     return settling.chores() | {
         "grant the next period of credit": lambda: agreements.open_due(pool, clock.wall_ns()),
         "collect credit": collections.collect_due,
-        "add up hours of accounts": _now_and_then(settings.hours_interval_ms, lambda: hours.keep_up(pool)),
-        "add up hours of usage": _now_and_then(settings.hours_interval_ms, lambda: usage_hours.keep_up(pool)),
+        "add up hours of accounts": now_and_then(settings.hours_interval_ms, lambda: hours.keep_up(pool)),
+        "add up hours of usage": now_and_then(settings.hours_interval_ms, lambda: usage_hours.keep_up(pool)),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "fill the lake": lambda: _fill(pool, settings),
@@ -51,7 +51,7 @@ def rounds(
     }
 
 
-def _now_and_then(pause_ms: int, chore: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+def now_and_then(pause_ms: int, chore: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
     """Do this chore in a round only if it was not done for so long: who reads sums adds what they lack."""
     done_ns = 0
 

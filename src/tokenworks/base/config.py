@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine_port: Annotated[Port, Meta(description="port of the embedded engine; 0 chooses a free one")] = 8702
     nats_port: Annotated[Port, Meta(description="port of the embedded NATS server; 0 chooses a free one")] = 8703
     workers: Annotated[int, Meta(ge=1, le=64, description="gateway worker processes")] = 2
-    clerks: Annotated[int, Meta(ge=1, le=16, description="processes of the office that post usage")] = 2
+    clerks: Annotated[int, Meta(ge=1, le=8, description="processes of the office that post usage")] = 2
     gateway_name: Annotated[
         str,
         Meta(

@@ -31,7 +31,7 @@ class Part(msgspec.Struct, frozen=True):
     pid: Callable[[], int]
 
 
-def of_system(data: Path, workers: int, endpoints: list[Child]) -> list[Part]:
+def of_system(data: Path, workers: int, clerks: int, endpoints: list[Child]) -> list[Part]:
     """All parts, in the order in which they are killed: those that lean on each other are apart."""
     gateways = [Part(f"worker-{index}", "worker", _announced(data, f"worker-{index}")) for index in range(workers)]
     scripted = [Part(child.name, "endpoint", _running(child)) for child in endpoints]
@@ -40,8 +40,8 @@ def of_system(data: Path, workers: int, endpoints: list[Child]) -> list[Part]:
         Part("office", "office", office),
         Part("nats", "nats", _announced(data, "nats")),
         Part(DATABASE, DATABASE, postgres),
-        Part(BACKEND, BACKEND, lambda: _child(postgres(), b" [local] ")),
-        Part("clerk", "clerk", lambda: _child(office(), b"tokenworks.app.clerk")),
+        Part(BACKEND, BACKEND, lambda: max(_children(postgres(), b" [local] "), default=0)),
+        Part("clerk", "clerk", lambda: _all_there(_children(office(), b"tokenworks.app.clerk"), clerks)),
     ]
     return _interleaved(gateways, ground, scripted)
 
@@ -85,14 +85,17 @@ def _running(child: Child) -> Callable[[], int]:
     return lambda: child.pid
 
 
-def _child(parent: int, named: bytes) -> int:
-    """The youngest child with this in its command line: a process of PostgreSQL that serves a client, or a clerk of the
-    office. 0 if there is none.
-    """
+def _children(parent: int, named: bytes) -> list[int]:
+    """Children with this in their command line: processes of PostgreSQL that serve clients, or clerks of the office."""
     with suppress(FileNotFoundError):
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        return max((int(child) for child in children if named in _command(child)), default=0)
-    return 0
+        return [int(child) for child in children if named in _command(child)]
+    return []
+
+
+def _all_there(pids: list[int], count: int) -> int:
+    """The youngest of them if there are so many: where one is missing, whoever was killed is not back."""
+    return max(pids) if len(pids) == count else 0
 
 
 def _command(pid: str) -> bytes:

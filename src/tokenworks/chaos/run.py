@@ -89,7 +89,7 @@ async def _under_load(settings: Settings, plan: Plan, told: Told) -> _Load:
                 stock.catalog(office, [port for port, _ in scripted])
             told("Making the customers", 0)
             buyers = await stock.customers(pool, plan.accounts)
-            in_turn = parts.of_system(settings.data, plan.workers, [child for _, child in scripted])
+            in_turn = parts.of_system(settings.data, plan.workers, settings.clerks, [child for _, child in scripted])
             killer = Killer(in_turn, url, lambda part, number: told(f"Killed {part}", number))
             top_ups = TopUps(pool, buyers)
             count = await _together(settings, plan, killer, top_ups, buyers, running)

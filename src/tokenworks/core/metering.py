@@ -40,6 +40,11 @@ class Known(msgspec.Struct, frozen=True):
             raise EntryFault(f"an entry names no opening: there is none at {position}")
 
 
+def moves(closing: Closing) -> bool:
+    """Whether a posting books anything of this request: it charges something, or cost something."""
+    return any(charge.amount for charge in closing.charges) or any(attempt.cost for attempt in closing.attempts)
+
+
 class Line(msgspec.Struct, frozen=True, gc=False):
     """A charge with the revenue that it recognises; an unproven one takes nothing from anybody."""
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from tokenworks.base import clock
 from tokenworks.base.database import Pool
 from tokenworks.core.postings import Posting, normal_side
 from tokenworks.ledger import accounts, seal
@@ -23,10 +24,21 @@ from tokenworks.ledger.faults import EventConflict, LedgerFault
 from tokenworks.ledger.seal import Connection, SealedTable
 from tokenworks.ledger.tables import SEALED, TRANSFER
 
-# How many ids are taken from the sequence beyond those that are wanted.
+# How many ids are taken from the sequence beyond those that are wanted, and for how long they are good: sums by hour
+# read the transfers between the ids of postings that were written together.
 _IDS_AHEAD = 64
+_IDS_GOOD_NS = 5 * clock.SECOND
 
-_ids_ahead: WeakKeyDictionary[Connection, list[int]] = WeakKeyDictionary()
+
+class _Ahead:
+    """Ids that were taken from the sequence at a time and are not used yet."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.since_ns = 0
+
+
+_ahead: WeakKeyDictionary[Connection, _Ahead] = WeakKeyDictionary()
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -72,16 +84,18 @@ async def post_all(conn: Connection, postings: Sequence[Posting], at_ns: int) ->
 async def ids_to_come(conn: Connection, count: int) -> list[int]:
     """Ids for postings that are yet to be decided: rows that name them can be written before them.
 
-    They are taken from the database's sequence some at a time and kept with the connection; what is not used is lost.
+    They are taken from the database's sequence some at a time and kept with the connection for some seconds; what is
+    not used is lost.
     """
-    ahead = _ids_ahead.setdefault(conn, [])
-    if len(ahead) < count:
+    ahead, now_ns = _ahead.setdefault(conn, _Ahead()), clock.boot_ns()
+    if now_ns - ahead.since_ns > _IDS_GOOD_NS:
+        ahead.ids, ahead.since_ns = [], now_ns
+    if len(ahead.ids) < count:
         cursor = await conn.execute(
             "SELECT nextval(pg_get_serial_sequence('posting', 'id')) FROM generate_series(1, %s)", (count + _IDS_AHEAD,)
         )
-        ahead += [int(row[0]) for row in await cursor.fetchall()]
-    taken = ahead[:count]
-    del ahead[:count]
+        ahead.ids += [int(row[0]) for row in await cursor.fetchall()]
+    taken, ahead.ids = ahead.ids[:count], ahead.ids[count:]
     return taken
 
 
@@ -101,9 +115,9 @@ async def enter(
     if len(fresh) < len(postings):
         moves = _Moves([posting for _, posting in fresh])
     if fresh:
-        ids = await accounts.open_all(conn, moves.keys)
-        await seal.copy(conn, TRANSFER, moves.lines([number for number, _ in fresh], ids))
-        return posted, moves.changes(ids)
+        places = await accounts.open_all(conn, moves.keys)
+        await seal.copy(conn, TRANSFER, moves.lines([number for number, _ in fresh], places))
+        return posted, moves.changes(places)
     return posted, []
 
 

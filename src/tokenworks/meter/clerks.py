@@ -18,6 +18,8 @@ from tokenworks.core.wire import ShipRequest
 from tokenworks.meter.answers import Answer
 from tokenworks.meter.desk import Poster, unposted
 
+# Whoever asks over the bus is to hear that there is no clerk before it gives up.
+_PART_OF_PATIENCE = 0.8
 _PAUSE_S = 0.5
 _PATIENCE_MS = 2_000
 _LENGTH = 4
@@ -48,11 +50,11 @@ _decode_told = msgspec.msgpack.Decoder(_Told).decode
 class Clerks:
     """So many clerks; `start` and `stop` frame their lives. `program` is told its socket with `--socket-fd`.
 
-    Where none is ready yet, a shipment waits `patience_ms` for one.
+    Where none is ready yet, a shipment waits for one, shorter than the `patience_ms` of who shipped it.
     """
 
     def __init__(self, program: Program, count: int, patience_ms: int) -> None:
-        self._patience_ms = patience_ms
+        self._wait_s = patience_ms * _PART_OF_PATIENCE / 1_000
         self._clerks = [_Clerk(f"clerk-{number}", program) for number in range(count)]
         self._keeping: list[asyncio.Task[None]] = []
 
@@ -80,9 +82,11 @@ class Clerks:
 
     async def _one_is_ready(self) -> bool:
         waits = [asyncio.create_task(clerk.ready.wait()) for clerk in self._clerks]
-        await asyncio.wait(waits, timeout=self._patience_ms / 1_000, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        try:
+            await asyncio.wait(waits, timeout=self._wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
         return self.is_ready
 
 
@@ -104,7 +108,7 @@ class _Clerk:
         while True:
             (ended,) = await asyncio.gather(self._live(), return_exceptions=True)
             if ended is not None:
-                _log.error("a clerk does not start", extra={"clerk": self._name}, exc_info=ended)
+                _log.error("a clerk is given up", extra={"clerk": self._name}, exc_info=ended)
             await asyncio.sleep(_PAUSE_S)
 
     async def post(self, ship: ShipRequest, *, is_watched: bool) -> Answer:
@@ -118,7 +122,8 @@ class _Clerk:
                 if self._writer is not None and not answer.done():
                     await _write(self._writer, _encode(_Asked(number, ship, is_watched)))
             return await answer or unposted(ship, f"the {self._name} that posted it has ended")
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):
+            # The second is how uvloop says that the connection is closed.
             return unposted(ship, f"the {self._name} that was to post it has ended")
         finally:
             self.bytes_under_way -= size

@@ -57,13 +57,16 @@ class Desk:
         """Post one shipment. Whatever happens it is answered; after a fault nothing is claimed beyond what the shipper
         knew.
         """
-        (posted,) = await asyncio.gather(self._post(ship), return_exceptions=True)
-        if isinstance(posted, (psycopg.Error, LedgerFault)):
-            return unposted(ship, f"the ledger cannot post now: {str(posted).partition(chr(10))[0]}")
-        if isinstance(posted, BaseException):
-            _log.error("a shipment that cannot be posted", extra={"journal": ship.journal_id}, exc_info=posted)
-            return unposted(ship, f"it cannot be posted: {posted!r}")
-        return answers.of(posted, is_watched=is_watched)
+        (answer,) = await asyncio.gather(self._answered(ship, is_watched), return_exceptions=True)
+        if isinstance(answer, (psycopg.Error, LedgerFault)):
+            return unposted(ship, f"the ledger cannot post now: {str(answer).partition(chr(10))[0]}")
+        if isinstance(answer, BaseException):
+            _log.error("a shipment that cannot be posted", extra={"journal": ship.journal_id}, exc_info=answer)
+            return unposted(ship, f"it cannot be posted: {answer!r}")
+        return answer
+
+    async def _answered(self, ship: ShipRequest, is_watched: bool) -> Answer:
+        return answers.of(await self._post(ship), is_watched=is_watched)
 
     async def _post(self, ship: ShipRequest) -> Posted:
         if not ship.frames and not ship.final:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from tokenworks.core.journal import Opening
-from tokenworks.core.metering import Line, Outcome, Record
+from tokenworks.core.metering import Line, Outcome, Record, moves
 from tokenworks.core.usage import NONE, Tokens
 
 EVENTS_WAITING_MAX = 1_000
@@ -107,7 +107,7 @@ def events(outcome: Outcome, posting_ids: dict[str, int], at_ns: int) -> Iterato
     for record in outcome.records:
         closed = _closed(record)
         yield closed
-        posting_id = posting_ids.get(record.opening.legal_entity_id, 0)
+        posting_id = posting_ids[record.opening.legal_entity_id] if moves(record.closing) else 0
         yield msgspec.structs.replace(closed, kind="posted", at_ns=at_ns, posting_id=posting_id)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from tokenworks.core.journal import Attempt, Closing, Opening, Reserved
-from tokenworks.core.metering import Deciding, Line, Outcome, Record
+from tokenworks.core.metering import Deciding, Line, Outcome, Record, moves
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger import seal
@@ -112,7 +112,7 @@ def draft(position: int, closing_position: int, opening: Opening, closing: Closi
         f"{known[1].replace(',', _TAB)}\t{{{_counts(closing.counted)}}}\t{told}",
         (_charge(charges[0], known),) if len(charges) == 1 else tuple([_charge(charge, known) for charge in charges]),
         _attempts(closing.attempts, known),
-        any(charge.amount for charge in charges) or any(attempt.cost for attempt in closing.attempts),
+        moves(closing),
     )
 
 

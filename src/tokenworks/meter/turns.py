@@ -2,7 +2,7 @@
 
 A shipment with nothing behind it is live: its worker keeps up. After an outage shipments come with gigabytes behind
 them. Live ones go together in one turn; a backlog has larger turns, which cost less for each record; and while both
-wait, they take turns. So a live shipment waits for at most one turn of a backlog, and a backlog always goes on.
+wait, they take turns. So a live shipment waits for at most one turn of a backlog here, and a backlog always goes on.
 """
 
 import asyncio
