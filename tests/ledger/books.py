@@ -28,7 +28,6 @@ from tokenworks.ledger.tables import CORRECTIONS
 from tokenworks.ledger.tables import SEALED as LEDGER_SEALED
 from tokenworks.ledger.verify import Check
 from tokenworks.meter import verify as meter_verify
-from tokenworks.meter.feed import Feed
 from tokenworks.meter.posting import post_batch
 from tokenworks.meter.tables import SEALED as METER_SEALED
 
@@ -39,7 +38,6 @@ SETTINGS = Settings(lease_use_ms=1_000, request_longest_ms=1_000, lease_grace_ms
 SECOND = 1_000_000_000
 GRANTED = 10_000_000
 NET, TAX = 9_339_622_642, 560_377_358
-FEED = Feed()
 
 
 def bucket(name: str, account: str = "acc", *, until_s: int = 1_000, priority: int = 100) -> Bucket:
@@ -154,6 +152,16 @@ class Journal:
         reply = (await post_batch(pool, self.rest(final=final), now_ns)).reply
         self.shipped = max(self.shipped, reply.posted_through)
         return reply
+
+
+async def used_journals(pool: Pool, count: int) -> list[Journal]:
+    """Journals with a request of 10 tokens each, not shipped."""
+    await sell(pool, bucket("b"))
+    held = await lease(pool, 1, 1_000)
+    journals = [Journal(f"j{number}") for number in range(count)]
+    for each in journals:
+        each.close(each.open(held), charge(held, 10))
+    return journals
 
 
 async def verified(conn: AsyncConnection, sealed: tuple[SealedTable, ...] = SEALED) -> list[Check]:

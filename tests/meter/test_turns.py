@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from ledger.books import Journal, bucket, charge, faults, lease, sell
+from ledger.books import Journal, faults, used_journals
 from tokenworks.base.bus import Bus
 from tokenworks.base.database import Pool
 from tokenworks.core.metering import Named
@@ -82,18 +82,8 @@ def test_nobody_waits_for_ever(arrivals: list[list[tuple[bool, int]]]) -> None:
     asyncio.run(run())
 
 
-async def many(pool: Pool, count: int) -> list[Journal]:
-    """Journals with a request of 10 tokens each, not shipped."""
-    await sell(pool, bucket("b"))
-    held = await lease(pool, 1, 1_000)
-    journals = [Journal(f"j{number}") for number in range(count)]
-    for each in journals:
-        each.close(each.open(held), charge(held, 10))
-    return journals
-
-
 async def test_journals_that_wait_share_a_transaction(database: Pool, bus: Bus) -> None:
-    journals = await many(database, 20)
+    journals = await used_journals(database, 20)
     metering = Metering(Desk(database), bus, Feed(), Metrics(CollectorRegistry()))
     replies = await asyncio.gather(*(metering.post(each.rest(final=True)) for each in journals))
     assert {reply.fault for reply in replies} == {""}
@@ -105,7 +95,7 @@ async def test_journals_that_wait_share_a_transaction(database: Pool, bus: Bus) 
 
 
 async def test_one_that_is_refused_does_not_keep_the_others_out(database: Pool, bus: Bus) -> None:
-    journals = await many(database, 4)
+    journals = await used_journals(database, 4)
     journals[1].close(1, *())
     journals[2].shipped = len(Journal("j2").data)
     requests = [each.rest() for each in journals]
@@ -121,7 +111,7 @@ async def test_one_that_is_refused_does_not_keep_the_others_out(database: Pool, 
 
 
 async def test_what_waits_behind_a_shipment_is_shown(database: Pool, bus: Bus) -> None:
-    (book,) = await many(database, 1)
+    (book,) = await used_journals(database, 1)
     registry = CollectorRegistry()
     metering = Metering(Desk(database), bus, Feed(), Metrics(registry))
     for behind in (5 * MIB, 0):
@@ -133,7 +123,7 @@ async def test_what_waits_behind_a_shipment_is_shown(database: Pool, bus: Bus) -
 @pytest.mark.parametrize("behind", [0, 1])
 async def test_what_one_journal_breaks_in_the_ledger_stays_its_own(database: Pool, bus: Bus, behind: int) -> None:
     """The event of one journal's posting is there already, with another content."""
-    journals = await many(database, 3)
+    journals = await used_journals(database, 3)
     async with transaction(database, "meter", 1) as conn:
         event = f"journal/j1/{len(journals[1].data)}/le"
         await conn.execute(

@@ -16,7 +16,7 @@ from tokenworks.base import log, processes
 from tokenworks.base.processes import Program
 from tokenworks.core.wire import ShipRequest
 from tokenworks.meter.answers import Answer
-from tokenworks.meter.desk import Poster, unposted
+from tokenworks.meter.desk import Desk, unposted
 
 # Whoever asks over the bus is to hear that there is no clerk before it gives up.
 _PART_OF_PATIENCE = 0.8
@@ -161,7 +161,7 @@ class _Clerk:
                 answer.set_result(told.answer)
 
 
-async def serve(desk: Poster, connection: socket.socket) -> None:
+async def serve(desk: Desk, connection: socket.socket) -> None:
     """In the clerk's process: say that it is ready, and answer until the office is gone."""
     reader, writer = await asyncio.open_connection(sock=connection)
     writing = asyncio.Lock()

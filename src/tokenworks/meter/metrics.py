@@ -8,7 +8,7 @@ numbers where the record is posted, and the client library is asked only when so
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from itertools import zip_longest
+from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -29,10 +29,10 @@ _LABELS = ("gen_ai_operation_name", "gen_ai_request_model")
 
 
 class Histogram(msgspec.Struct):
-    """How many values lie between one bound and the next, the last beyond all, and their sum; none at first."""
+    """How many values lie between one bound and the next, the last beyond all, and their sum."""
 
-    counts: list[int] = []
-    total: int = 0
+    counts: list[int]
+    total: int
 
     def merge(self, other: "Histogram") -> None:
         """Count what the other has counted, by the same bounds."""
@@ -43,8 +43,8 @@ class Histogram(msgspec.Struct):
         """As the text format has them: counted up, bounds in the metric's unit."""
         counted = 0
         shown: list[tuple[str, float]] = []
-        for bound, count in zip_longest((*bounds, None), self.counts, fillvalue=0):
-            counted += count or 0
+        for bound, count in zip((*bounds, None), self.counts, strict=True):
+            counted += count
             shown.append(("+Inf" if bound is None else str(bound / divisor), counted))
         return shown
 
@@ -64,11 +64,13 @@ class OfModel(msgspec.Struct):
         self.read.merge(other.read)
         self.written.merge(other.written)
         self.first_token.merge(other.first_token)
-        for error, histogram in other.duration.items():
-            self.duration.setdefault(error, Histogram()).merge(histogram)
+        _merge(self.duration, other.duration)
         self.tokens = _sums(self.tokens, other.tokens)
         for ending, count in other.endings.items():
             self.endings[ending] = self.endings.get(ending, 0) + count
+
+
+_Kind = TypeVar("_Kind", Histogram, OfModel)
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -123,7 +125,16 @@ def _histogram(values: list[int], bounds: tuple[int, ...]) -> Histogram:
 
 
 def _sums(first: list[int], second: list[int]) -> list[int]:
-    return [one + other for one, other in zip_longest(first, second, fillvalue=0)]
+    return [one + other for one, other in zip(first, second, strict=True)]
+
+
+def _merge(held: dict[str, _Kind], others: dict[str, _Kind]) -> None:
+    """Count what others have counted, under their names."""
+    for name, other in others.items():
+        if name in held:
+            held[name].merge(other)
+        else:
+            held[name] = other
 
 
 class Metrics(Collector):
@@ -143,11 +154,7 @@ class Metrics(Collector):
         self._shipments += 1
         self._repeats += counted.repeats
         self._unproven += counted.unproven
-        for model, of_batch in counted.models.items():
-            if (held := self._models.get(model)) is None:
-                self._models[model] = of_batch
-            else:
-                held.merge(of_batch)
+        _merge(self._models, counted.models)
 
     def gap(self) -> None:
         """Count a shipment that was refused because bytes before it are missing."""

@@ -31,6 +31,7 @@ from tokenworks.meter.tables import SEALED, STREAM
 class Posted(msgspec.Struct, frozen=True):
     """The answer to a shipment, and what was posted of it if anything was. `is_gap`: bytes before it are missing.
 
+    `posting_ids` are those of its postings of usage, by legal entity; where nothing moved there is none under the id.
     `accounts` are billing accounts of which leases were used or given back, of the whole transaction, and `at_ns` is
     its time.
     """
@@ -94,11 +95,6 @@ class _Decided(msgspec.Struct, frozen=True):
     def id_of(self, posting: Posting) -> int | None:
         """Leases that were registered again have postings of their own, with ids as they come."""
         return self.posting_ids[posting.legal_entity_id] if posting.kind == "usage_posted" else None
-
-    def posted_ids(self) -> dict[str, int]:
-        """The ids that were used."""
-        usage = [posting.legal_entity_id for posting in self.outcome.postings if posting.kind == "usage_posted"]
-        return {entity: self.posting_ids[entity] for entity in usage}
 
     def advance(self) -> Advance:
         """How far its journal is posted after it."""
@@ -193,9 +189,10 @@ async def _post(conn: Connection, fresh: list[_New], now_ns: int, *, is_settling
             continue
         begun.append(_Begun(one, batch, Deciding(batch, state, standing), tuple(state.openings.values())))
     decided = await _decided(conn, begun, {bucket.legal_entity_id for bucket in shared.buckets.values()})
-    for one in [one for one in decided if one.waits_at_once]:
-        text = _waits(one.batch.journal_id, one.outcome.through)
-        answers[one.batch.journal_id] = Posted(ShipReply(one.outcome.through, text))
+    for one in decided:
+        if one.waits_at_once:
+            text = _waits(one.batch.journal_id, one.outcome.through)
+            answers[one.batch.journal_id] = Posted(ShipReply(one.outcome.through, text))
     accounts = frozenset([bucket.billing_account_id for bucket in shared.buckets.values()])
     written = await _write(conn, [one for one in decided if not one.waits_at_once], now_ns)
     return answers | {
@@ -244,7 +241,7 @@ async def _write(conn: Connection, decided: list[_Decided], now_ns: int) -> dict
     # Last of all: a lease that waits for what goes back to a bucket waits for the commit only.
     await accounts.change(conn, changes)
     return {
-        advance.batch.journal_id: Posted(await _reply(conn, one.new, advance), advance.outcome, one.posted_ids())
+        advance.batch.journal_id: Posted(await _reply(conn, one.new, advance), advance.outcome, one.posting_ids)
         for one, advance in zip(decided, advances, strict=True)
     }
 
