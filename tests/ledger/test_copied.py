@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from ledger.books import SEALED, SECOND, bucket, faults, sell
+from ledger.books import ENTITY, SEALED, SECOND, bucket, faults, sell
 from tokenworks.base.database import Pool
+from tokenworks.core.postings import leased
 from tokenworks.ledger import seal
 from tokenworks.ledger.copied import composites, elements, nested, plain, remembered
-from tokenworks.ledger.store import transaction
+from tokenworks.ledger.store import post_all, transaction
 
 # What any of the three layers (row, array, COPY) treats in its own way, and what only looks like it.
 NASTY = st.text(st.sampled_from("a1\\\"',(){}[]|;: \t\n\r\v\f\b\x01\x7fäß中😀N\u2028\xa0"), max_size=8)
@@ -52,6 +53,10 @@ async def test_our_text_is_what_the_database_gives_back(
     await conn.execute("TRUNCATE probe")
     await copied_in(conn, line)
     assert await copied_out(conn) == line
+    if "\\" not in line:
+        await conn.execute("TRUNCATE probe")
+        await conn.execute("INSERT INTO probe VALUES (%s, %s, %s, %s, %s)", line[:-1].split("\t"))
+        assert await copied_out(conn) == line, "as `seal.copy` does with a few rows"
     found: Any = await (await conn.execute("SELECT a, b, c, to_jsonb(d), e FROM probe")).fetchone()
     values = [(part["lease_id"], part["bucket_id"], part["unit"], part["amount"]) for part in found[3]]
     assert (*found[:3], values, found[4]) == (text, text, flags, lines, [1, -2])
@@ -61,6 +66,21 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(120_000):
         assert nested[f"n{number}"] == remembered[f"n{number}"] == f"n{number}"
     assert max(len(nested), len(remembered)) <= 50_000
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 600])
+async def test_few_rows_and_many_are_sealed_alike(database: Pool, count: int) -> None:
+    for number in range(count):
+        await sell(database, bucket(f"b{number}"))
+    postings = [leased(number, f"b{number}", ENTITY, SECOND, "token", 1) for number in range(count)]
+    async with transaction(database, "shop", SECOND, SEALED) as conn:
+        await post_all(conn, postings, SECOND)
+    async with database.connection() as conn:
+        found = await conn.execute(
+            "SELECT count(*) FROM transfer t JOIN posting p ON p.id = posting_id AND kind = 'lease_granted'"
+        )
+        assert await found.fetchone() == (count,)
+    assert not [check for check in await faults(database) if "sealed" in check.name]
 
 
 async def test_a_row_added_to_a_copied_table_in_another_way_is_found(database: Pool) -> None:

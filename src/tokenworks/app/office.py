@@ -52,6 +52,9 @@ from tokenworks.shop.carrier import Carrier
 from tokenworks.shop.orders import OrderDesk
 
 _POOL_MAX = 12
+# Leases are granted by one transaction at a time. Who waits for one waits for no other work's connection, and not for
+# a process of the database's server that has long done something else.
+_LEASE_POOL_MAX = 1
 _TRY_AGAIN_S = 0.1
 
 _Connected = TypeVar("_Connected")
@@ -80,12 +83,15 @@ def main() -> int:
 
 
 async def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    pool = await _patiently(settings, lambda: database.open_pool(settings.database_url, min_size=2, max_size=_POOL_MAX))
+    url = settings.database_url
+    pool = await _patiently(settings, lambda: database.open_pool(url, min_size=2, max_size=_POOL_MAX))
+    leasing = await _patiently(settings, lambda: database.open_pool(url, max_size=_LEASE_POOL_MAX))
     connection = await _patiently(settings, lambda: bus.connect_as(settings, "office"))
     try:
-        await _Office(settings, pool, connection).serve(listener, ready)
+        await _Office(settings, pool, LeaseDesk(leasing, settings), connection).serve(listener, ready)
     finally:
         await connection.close()
+        await leasing.close()
         await pool.close()
 
 
@@ -104,7 +110,7 @@ async def _patiently(settings: Settings, connect: Callable[[], Awaitable[_Connec
 class _Office:
     """All parts of the office over one database and one bus."""
 
-    def __init__(self, settings: Settings, pool: Pool, connection: Bus) -> None:
+    def __init__(self, settings: Settings, pool: Pool, desk: LeaseDesk, connection: Bus) -> None:
         self._settings = settings
         self._pool = pool
         self._bus = connection
@@ -113,8 +119,7 @@ class _Office:
         self._counts = CountDesk(pool, connection)
         self._workers = Workers(connection, self._registry)
         self._publisher = Publisher(pool, connection, self._counts)
-        self._desk = LeaseDesk(pool, settings)
-        self._leases = LeaseService(self._desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
+        self._leases = LeaseService(desk, connection, self._publisher.tariffs, settings.lease_recall_ms)
         self._clerks = Clerks(
             children.program("tokenworks.app.clerk", settings), settings.clerks, settings.bus_timeout_ms
         )
@@ -122,7 +127,7 @@ class _Office:
         self._metering = Metering(self._clerks, connection, self._feed, metrics, self._leases.came_back)
         epochs = Epochs(pool, settings)
         self._sites = Sites(pool, connection, epochs, self._registry)
-        self._settling = Settling(pool, epochs, Contact(pool, connection, settings), self._desk, self._metering)
+        self._settling = Settling(pool, epochs, Contact(pool, connection, settings), desk, self._metering)
 
     async def serve(self, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Start every part, say `ready` when HTTP is answered, and go on until SIGTERM."""

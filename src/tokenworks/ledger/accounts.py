@@ -18,6 +18,28 @@ Change = tuple[int, int, Key]  # account, what is added on its normal side, and 
 
 REMEMBERED_MAX = 500_000
 
+# Accounts by their keys, and whether another transaction than this one wrote them.
+_FIND = b"""
+    SELECT a.legal_entity_id, a.code, a.unit, a.id, a.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (legal_entity_id, code, unit)
+    JOIN account a USING (legal_entity_id, code, unit)
+"""
+# The same, adding those that do not exist, in the order of the keys.
+_OPEN = b"""
+    WITH named AS MATERIALIZED (
+        SELECT k.*, a.id, a.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid AS is_committed
+        FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
+            AS k (legal_entity_id, code, unit, debit_normal, place)
+        LEFT JOIN account a USING (legal_entity_id, code, unit)),
+    added AS (
+        INSERT INTO account (legal_entity_id, code, unit, debit_normal)
+        SELECT legal_entity_id, code, unit, debit_normal FROM named WHERE id IS NULL ORDER BY place
+        ON CONFLICT (code, unit, legal_entity_id) DO NOTHING
+        RETURNING legal_entity_id, code, unit, id)
+    SELECT legal_entity_id, code, unit, id, is_committed FROM named WHERE id IS NOT NULL
+    UNION ALL SELECT legal_entity_id, code, unit, id, false FROM added
+"""
+
 
 class _Ids(dict[Key, int]):
     """Ids of one database's accounts. Only committed accounts are among them."""
@@ -34,20 +56,23 @@ async def find(conn: Connection, keys: Sequence[Key]) -> list[int | None]:
     missing = [key for key, number in zip(keys, ids, strict=True) if number is None]
     if not missing:
         return ids
-    found = await _look_up(conn, missing, known)
+    found = await _ask(conn, _FIND, _names(missing), known)
     return [found.get(key) if number is None else number for key, number in zip(keys, ids, strict=True)]
 
 
 async def open_all(conn: Connection, keys: Sequence[Key]) -> list[int]:
     """The ids of the accounts, in the order of the keys; those that do not exist are added, with nothing on them."""
-    ids = await find(conn, keys)
+    known = await _known(conn)
+    ids = [known.get(key) for key in keys]
     missing = sorted(key for key, number in zip(keys, ids, strict=True) if number is None)
-    if not missing:
-        return [number for number in ids if number is not None]
-    made = await _create(conn, missing)
-    if others := [key for key in missing if key not in made]:
-        made |= await _look_up(conn, others, await _known(conn))
-    return [made[key] if number is None else number for key, number in zip(keys, ids, strict=True)]
+    if missing:
+        sides = flags(normal_side(code) == "debit" for _, code, _ in missing)
+        opened = await _ask(conn, _OPEN, (*_names(missing), sides), known)
+        # What another transaction has added since this statement began is neither there nor added.
+        if others := [key for key in missing if key not in opened]:
+            opened |= await _ask(conn, _FIND, _names(others), known)
+        ids = [opened[key] if number is None else number for key, number in zip(keys, ids, strict=True)]
+    return [number for number in ids if number is not None]
 
 
 async def balances(conn: Connection, keys: Sequence[Key]) -> list[int | None]:
@@ -105,39 +130,17 @@ async def _known(conn: Connection) -> _Ids:
     return known
 
 
-async def _look_up(conn: Connection, keys: list[Key], known: _Ids) -> dict[Key, int]:
+async def _ask(conn: Connection, statement: bytes, names: tuple[str, ...], known: _Ids) -> dict[Key, int]:
     """Ask the database. What this transaction has added or changed itself is not remembered: it may be rolled back."""
-    cursor = await conn.execute(
-        """
-        SELECT k.place, a.id, a.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid
-        FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (legal_entity_id, code, unit, place)
-        JOIN account a USING (legal_entity_id, code, unit)
-        """,
-        _columns(keys),
-    )
-    if len(known) + len(keys) > REMEMBERED_MAX:
-        known.clear()
     found: dict[Key, int] = {}
-    for place, number, is_committed in await cursor.fetchall():
-        found[keys[place - 1]] = int(number)
-        if is_committed:
-            known[keys[place - 1]] = int(number)
-    return found
+    committed: dict[Key, int] = {}
+    for entity, code, unit, number, is_committed in await (await conn.execute(statement, names)).fetchall():
+        (committed if is_committed else found)[entity, code, unit] = int(number)
+    if len(known) + len(committed) > REMEMBERED_MAX:
+        known.clear()
+    known.update(committed)
+    return found | committed
 
 
-async def _create(conn: Connection, keys: list[Key]) -> dict[Key, int]:
-    """Add accounts that do not exist; gives their ids, without those that another transaction has added meanwhile."""
-    cursor = await conn.execute(
-        """
-        INSERT INTO account (legal_entity_id, code, unit, debit_normal)
-        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[])
-        ON CONFLICT (code, unit, legal_entity_id) DO NOTHING
-        RETURNING legal_entity_id, code, unit, id
-        """,
-        (*_columns(keys), flags(normal_side(code) == "debit" for _, code, _ in keys)),
-    )
-    return {(row[0], row[1], row[2]): int(row[3]) for row in await cursor.fetchall()}
-
-
-def _columns(keys: Iterable[Key]) -> tuple[str, str, str]:
+def _names(keys: Iterable[Key]) -> tuple[str, str, str]:
     return texts(key[0] for key in keys), texts(key[1] for key in keys), texts(key[2] for key in keys)

@@ -103,24 +103,28 @@ async def granted_before(conn: Connection, names: set[Name], now_ns: int) -> dic
 
 
 async def lock_held(conn: Connection, billing_account_ids: set[str], now_ns: int) -> dict[str, list[Held]]:
-    """Valid buckets of these billing accounts with their balances, their available accounts locked."""
+    """Valid buckets of these billing accounts with their balances, their available accounts locked.
+
+    Where a posting is waited for, what is with workers is still as it was before that: more, never less.
+    """
     cursor = await conn.execute(
         f"""
-        SELECT {TERMS}, a.balance
-        FROM bucket b
-        JOIN account a ON a.code = 'bucket/' || b.id || '/available' AND a.unit = b.unit
-            AND a.legal_entity_id = b.legal_entity_id
-        WHERE b.billing_account_id = ANY(%s) AND b.valid_from_ns <= %s AND b.valid_to_ns > %s
-        ORDER BY a.id FOR NO KEY UPDATE OF a
+        WITH held AS MATERIALIZED (
+            SELECT {TERMS}, a.balance
+            FROM bucket b
+            JOIN account a ON a.code = 'bucket/' || b.id || '/available' AND a.unit = b.unit
+                AND a.legal_entity_id = b.legal_entity_id
+            WHERE b.billing_account_id = ANY(%s) AND b.valid_from_ns <= %s AND b.valid_to_ns > %s
+            ORDER BY a.id FOR NO KEY UPDATE OF a)
+        SELECT *, (SELECT coalesce(sum(a.balance), 0) FROM lease l JOIN account a ON a.code = 'lease/' || l.id
+            WHERE l.open AND l.bucket_id = held.id) FROM held
         """,  # noqa: S608 - only the column list is put in
         (list(billing_account_ids), now_ns, now_ns),
     )
-    rows = await cursor.fetchall()
-    leased = await _leased(conn, [str(row[0]) for row in rows])
     held: dict[str, list[Held]] = defaultdict(list)
-    for row in rows:
+    for row in await cursor.fetchall():
         bucket = terms(row)
-        held[bucket.billing_account_id].append(Held(bucket, int(row[10]), leased.get(bucket.id, 0)))
+        held[bucket.billing_account_id].append(Held(bucket, int(row[10]), int(row[11])))
     return held
 
 
@@ -285,15 +289,3 @@ async def open_of_worker(conn: Connection, worker: str) -> Counter[str]:
         (worker,),
     )
     return Counter({str(unit): int(amount) for unit, amount in await cursor.fetchall()})
-
-
-async def _leased(conn: Connection, bucket_ids: list[str]) -> dict[str, int]:
-    """What is with workers now, by bucket."""
-    cursor = await conn.execute(
-        """
-        SELECT l.bucket_id, sum(a.balance) FROM lease l JOIN account a ON a.code = 'lease/' || l.id
-        WHERE l.open AND l.bucket_id = ANY(%s) GROUP BY l.bucket_id
-        """,
-        (bucket_ids,),
-    )
-    return {str(bucket_id): int(amount) for bucket_id, amount in await cursor.fetchall()}

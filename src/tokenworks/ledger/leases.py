@@ -24,6 +24,7 @@ from tokenworks.ledger import epoch, lease_rows
 from tokenworks.ledger.lease_rows import Name, NewLease
 from tokenworks.ledger.seal import Connection
 from tokenworks.ledger.store import post_all, transaction
+from tokenworks.ledger.tables import GRANTED
 from tokenworks.ledger.worker_sums import WorkerSums
 
 STREAM = "lease"
@@ -46,7 +47,7 @@ class LeaseDesk:
         self, requests: Sequence[LeaseRequest], tariffs: dict[str, Tariff], now_ns: int
     ) -> list[LeaseReply]:
         """Answer the requests in their order, all in one transaction."""
-        async with transaction(self._pool, STREAM, now_ns) as conn:
+        async with transaction(self._pool, STREAM, now_ns, GRANTED) as conn:
             if (no := await epoch.refusal(conn, standby_required=self._standby_required)) is not None:
                 return [LeaseReply(refusal=no)] * len(requests)
             before = await lease_rows.granted_before(conn, {_name(request) for request in requests}, now_ns)

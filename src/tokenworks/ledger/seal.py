@@ -15,6 +15,7 @@ What this cannot find is somebody who rewrites the end of a chain completely; fo
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -28,6 +29,8 @@ Connection = AsyncConnection[TupleRow]
 GENESIS = ""
 # Rows in one piece of a copy: while the database takes one in, the next is made.
 _ROWS_AT_ONCE = 256
+# So few are inserted: a copy goes to the database and back twice more.
+_ROWS_FEW = 8
 
 
 class SealedTable(msgspec.Struct, frozen=True):
@@ -72,11 +75,20 @@ class _Sending:
 _BEGIN = """
     SELECT seq, digest, set_config('tokenworks.stream', stream, true), set_config('tokenworks.seq', seq::text, true),
         set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-        set_config('enable_seqscan', 'off', true)
+        set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)
     FROM (SELECT stream, seq + 1 AS seq, digest FROM seal_stream WHERE stream = %s FOR UPDATE) head
 """
+# The link in one statement: digests of tables that the database hashes beside those that were taken here.
 _END = """
-    WITH added AS (INSERT INTO seal (stream, seq, previous, digest, at_ns) VALUES (%s, %s, %s, %s, %s)
+    WITH part (name, digest) AS (
+        {parts} SELECT * FROM unnest(%(names)s::text[], %(digests)s::text[])),
+    link AS (
+        SELECT encode(sha256(convert_to(concat_ws(E'\\n', %(previous)s::text, %(stream)s::text, %(seq)s, %(at_ns)s,
+            string_agg(name || ' ' || digest, E'\\n' ORDER BY name COLLATE "C")), 'UTF8')), 'hex') AS digest
+        FROM part HAVING count(*) > 0),
+    added AS (
+        INSERT INTO seal (stream, seq, previous, digest, at_ns)
+        SELECT %(stream)s, %(seq)s, %(previous)s, digest, %(at_ns)s FROM link
         RETURNING stream, seq, digest)
     UPDATE seal_stream s SET seq = added.seq, digest = added.digest FROM added WHERE s.stream = added.stream
 """
@@ -116,29 +128,38 @@ async def copy(conn: Connection, table: SealedTable, rows: Iterable[str], into: 
     between, rows = f"\n{prefix}", iter(rows)
     piece = list(islice(rows, _ROWS_AT_ONCE))
     if not piece:
-        return
+        return None
     digest = sending.copied.setdefault(table.name, hashlib.sha256())
-    statement = f"COPY {into or table.name} (stream, seq, {', '.join(table.columns)}) FROM STDIN (ENCODING 'UTF8')"
-    async with conn.cursor() as cursor, cursor.copy(statement.encode()) as sent:
+    place = f"{into or table.name} (stream, seq, {', '.join(table.columns)})"
+    if len(piece) <= _ROWS_FEW and "\\" not in "".join(piece):
+        digest.update(f"{prefix}{between.join(piece)}\n".encode())
+        return await _insert(conn, place, [f"{prefix}{row}".split("\t") for row in piece])
+    async with conn.cursor() as cursor, cursor.copy(f"COPY {place} FROM STDIN (ENCODING 'UTF8')".encode()) as sent:
         while piece:
             data = f"{prefix}{between.join(piece)}\n".encode()
             digest.update(data)
             await sent.write(data)
             piece = list(islice(rows, _ROWS_AT_ONCE))
+    return None
+
+
+async def _insert(conn: Connection, place: str, rows: list[list[str]]) -> None:
+    """The same for a few rows, in whose texts nothing is escaped: each value goes as its text."""
+    values = ", ".join(f"({', '.join(['%s'] * len(row))})" for row in rows)
+    statement = f"INSERT INTO {place} VALUES {values}"  # noqa: S608 - names from the registry
+    await conn.execute(statement.encode(), [value for row in rows for value in row])
 
 
 async def end(conn: Connection, head: Head, at_ns: int, tables: tuple[SealedTable, ...]) -> None:
     """Seal what the transaction added to these tables; if it added nothing there is nothing to seal."""
-    parts = await _parts(conn, head, tables)
-    parts |= {name: digest.hexdigest() for name, digest in _sending.pop(conn).copied.items()}
-    if not parts:
-        return
-    sealed = digest(head, at_ns, parts)
-    await conn.execute(_END, (head.stream, head.seq, head.previous, sealed, at_ns))
+    copied = _sending.pop(conn).copied
+    values = {"stream": head.stream, "seq": head.seq, "previous": head.previous, "at_ns": at_ns}
+    digests = {"names": list(copied), "digests": [each.hexdigest() for each in copied.values()]}
+    await conn.execute(_end_of(tables), values | digests)
 
 
 def digest(head: Head, at_ns: int, parts: dict[str, str]) -> str:
-    """The digest of one link: the one before, its place and time, and each table's digest by table name."""
+    """The digest of one link, as `end` has it: the one before, its place and time, and each table's digest by name."""
     lines = [
         head.previous,
         head.stream,
@@ -161,13 +182,12 @@ async def _begun(conn: Connection, stream: str) -> TupleRow | None:
     return await (await conn.execute(_BEGIN, (stream,))).fetchone()
 
 
-async def _parts(conn: Connection, head: Head, tables: tuple[SealedTable, ...]) -> dict[str, str]:
-    """Digests of the added rows that the database hashes, by table; a table without any is left out."""
-    selects = [
+@cache
+def _end_of(tables: tuple[SealedTable, ...]) -> bytes:
+    parts = "".join(
         f"SELECT '{table.name}', {rows_digest(table)} FROM {table.name}"  # noqa: S608 - names from the registry
-        f" WHERE stream = %(stream)s AND seq = %(seq)s HAVING count(*) > 0"
+        " WHERE stream = %(stream)s AND seq = %(seq)s HAVING count(*) > 0 UNION ALL "
         for table in tables
         if not table.copied
-    ]
-    cursor = await conn.execute(" UNION ALL ".join(selects).encode(), {"stream": head.stream, "seq": head.seq})
-    return {str(name): str(part) for name, part in await cursor.fetchall()}
+    )
+    return _END.format(parts=parts).encode()

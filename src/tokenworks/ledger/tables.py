@@ -9,7 +9,7 @@ TRANSFER = SealedTable(
     copied=True,
 )
 
-SEALED = (
+GRANTED = (
     SealedTable("account", ("id", "legal_entity_id", "code", "unit", "debit_normal"), ("id",)),
     SealedTable(
         "posting",
@@ -18,19 +18,24 @@ SEALED = (
     ),
     TRANSFER,
     SealedTable(
+        "lease",
+        (
+            *("id", "worker", "epoch", "sequence", "ordinal", "request_digest", "bucket_id", "amount"),
+            *("granted_at_ns", "use_until_ns", "linger"),
+        ),
+        ("id",),
+    ),
+)
+"""What granting leases adds rows to. Apart, because a request waits while each table is looked through for them."""
+
+SEALED = (
+    *GRANTED,
+    SealedTable(
         "bucket",
         (
             *("id", "billing_account_id", "legal_entity_id", "unit", "tariff_id", "valid_from_ns", "valid_to_ns"),
             *("priority", "tier", "models", "granted", "net", "tax", "currency", "kind", "payer", "offer_id"),
             *("order_id", "sold_at_ns"),
-        ),
-        ("id",),
-    ),
-    SealedTable(
-        "lease",
-        (
-            *("id", "worker", "epoch", "sequence", "ordinal", "request_digest", "bucket_id", "amount"),
-            *("granted_at_ns", "use_until_ns", "linger"),
         ),
         ("id",),
     ),
