@@ -7,7 +7,6 @@ import pytest
 
 from tokenworks.app import housekeeping
 from tokenworks.app.housekeeping import HousekeepingOver
-from tokenworks.base import clock
 
 
 class _Unforeseen(Exception):
@@ -48,22 +47,3 @@ async def test_a_stop_or_a_fault_from_outside_stays_what_it_is() -> None:
     with pytest.raises(_Unforeseen):
         async with housekeeping.kept({"rest": nothing}, pause_ms=1):
             raise _Unforeseen
-
-
-async def test_a_chore_of_now_and_then_pauses_unless_it_failed() -> None:
-    at_ns, done = clock.SECOND, 0
-
-    async def chore() -> None:
-        nonlocal done
-        done += 1
-        if done == 1:
-            raise _Unforeseen
-
-    kept = housekeeping.now_and_then(1_000, chore)
-    with clock.replaced(lambda: at_ns, lambda: at_ns):
-        with pytest.raises(_Unforeseen):
-            await kept()
-        for waited, count in ((0, 2), (999, 2), (1, 3), (500, 3)):
-            at_ns += waited * clock.MS
-            await kept()
-            assert done == count

@@ -60,6 +60,24 @@ async def test_sums_by_hour_and_day_are_the_records(database: Pool) -> None:
     assert await faults(database) == []
 
 
+async def test_steps_of_any_size_come_to_the_same(database: Pool) -> None:
+    await sell(database, bucket("b"), granted=1_000, net=2_000)
+    held = await lease(database, 1, 500)
+    book = Journal()
+    for count in (1, 3, 2, 1):
+        for _ in range(count):
+            close(book, book.open(held), 1, charge(held, 10))
+        assert (await book.ship(database)).fault == ""
+    seen = await used(database)
+    for records_at_once in (1, 4, 100):
+        async with database.connection() as conn:
+            await conn.execute("DELETE FROM usage_hour")
+            await conn.execute("UPDATE usage_hour_cursor SET seq = 0")
+        await usage_hours.keep_up(database, records_at_once)
+        assert await used(database) == seen
+        assert await faults(database) == []
+
+
 async def test_unproven_and_uncharged_requests_count(database: Pool) -> None:
     await sell(database, bucket("b"))
     held = await lease(database, 1, 50)

@@ -42,8 +42,6 @@ def rounds(
     return settling.chores() | {
         "grant the next period of credit": lambda: agreements.open_due(pool, clock.wall_ns()),
         "collect credit": collections.collect_due,
-        "add up hours of accounts": now_and_then(settings.hours_interval_ms, lambda: hours.keep_up(pool)),
-        "add up hours of usage": now_and_then(settings.hours_interval_ms, lambda: usage_hours.keep_up(pool)),
         "finish orders": orders.complete_paid,
         "publish the catalog": publish_pending,
         "fill the lake": lambda: _fill(pool, settings),
@@ -51,20 +49,12 @@ def rounds(
     }
 
 
-def now_and_then(pause_ms: int, chore: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
-    """Do this chore in a round only if it was not done for so long: who reads sums adds what they lack."""
-    done_ns = 0
-
-    async def keep() -> object:
-        nonlocal done_ns
-        now_ns = clock.boot_ns()
-        if done_ns and now_ns - done_ns < pause_ms * clock.MS:
-            return None
-        done = await chore()
-        done_ns = now_ns
-        return done
-
-    return keep
+def sums(pool: Pool) -> Chores:
+    """Those that take their time, so apart from the rounds; who reads sums adds what they lack."""
+    return {
+        "add up hours of accounts": lambda: hours.keep_up(pool),
+        "add up hours of usage": lambda: usage_hours.keep_up(pool),
+    }
 
 
 async def _fill(pool: Pool, settings: Settings) -> int:

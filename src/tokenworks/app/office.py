@@ -205,7 +205,10 @@ class _Office:
             self._pool, self._settings, self._settling, orders, self._publisher.publish_pending
         )
         try:
-            async with housekeeping.kept(chores, self._settings.housekeeping_ms):
+            async with (
+                housekeeping.kept(chores, self._settings.housekeeping_ms),
+                housekeeping.kept(housekeeping.sums(self._pool), self._settings.hours_interval_ms),
+            ):
                 yield
         finally:
             await self._sites.stop()

@@ -6,42 +6,43 @@ beyond the cursor (`ledger.history`). `verify` rebuilds it from the transfers. I
 by the transactions that post, which would pay for it with every batch.
 """
 
+from tokenworks.base import steps
 from tokenworks.base.database import Pool
 from tokenworks.ledger.seal import Connection
 
 HOUR_NS = 3_600_000_000_000
-# How many seals of a stream one transaction covers at most.
-SEALS_AT_ONCE = 5_000
+# How many seals of a stream one step covers at most: some seconds of live usage, some tenths of a second of work.
+SEALS_AT_ONCE = 250
 
 
-async def add_up(pool: Pool) -> int:
-    """Cover what was sealed since the last time, up to a named number of seals; gives how many."""
+async def keep_up(pool: Pool) -> None:
+    """Cover everything that was sealed before."""
+    await steps.all_of(lambda: add_up(pool))
+
+
+async def add_up(pool: Pool) -> bool:
+    """Cover some of what was sealed since the last time, of every stream; whether there is more."""
     async with pool.connection() as conn:
         cursor = await conn.execute(
             "SELECT stream FROM seal_stream s WHERE EXISTS (SELECT FROM posting p WHERE p.stream = s.stream)"
         )
         streams = [row[0] for row in await cursor.fetchall()]
-    return sum([await _add_up(pool, stream) for stream in sorted(streams)])
+    return any([await _add_up(pool, stream) for stream in sorted(streams)])
 
 
-async def keep_up(pool: Pool) -> None:
-    """Cover everything that was sealed before; what is sealed meanwhile can wait for the next time."""
-    while await add_up(pool) >= SEALS_AT_ONCE:
-        pass
-
-
-async def _add_up(pool: Pool, stream: str) -> int:
+async def _add_up(pool: Pool, stream: str) -> bool:
     async with pool.connection() as conn:
         done = await _lock_cursor(conn, stream)
         head = await (await conn.execute("SELECT seq FROM seal_stream WHERE stream = %s", (stream,))).fetchone()
-        upto = min(int(head[0]) if head else 0, done + SEALS_AT_ONCE)
+        last = int(head[0]) if head else 0
+        upto = min(last, done + SEALS_AT_ONCE)
         if upto <= done:
-            return 0
+            return False
         # The planner cannot know how much is joined, and to go through all postings for each transfer takes minutes.
         await conn.execute("SET LOCAL enable_nestloop = off")
         await conn.execute(_ADD, {"stream": stream, "done": done, "upto": upto, "hour": HOUR_NS})
         await conn.execute("UPDATE hours_cursor SET seq = %s WHERE stream = %s", (upto, stream))
-        return upto - done
+        return upto < last
 
 
 async def _lock_cursor(conn: Connection, stream: str) -> int:

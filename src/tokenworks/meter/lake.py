@@ -21,6 +21,7 @@ from tokenworks.meter import lake_files
 from tokenworks.meter.lake_files import COLUMNS, WORK, LakeFault, LakeFile, Sums
 from tokenworks.meter.partitions import OPENED_ON
 from tokenworks.meter.tables import LAKE, STREAM, first_id
+from tokenworks.meter.usage import seal_through
 
 LAKE_STREAM = "lake"
 # How many records one export takes, more or less: the records of a seal stay together.
@@ -112,13 +113,7 @@ async def _next(conn: Connection, records_at_once: int) -> Range | None:
     done, head = (int(row[0]), int(row[1])) if row else (0, 0)
     if head <= done:
         return None
-    cursor = await conn.execute(
-        "SELECT id FROM usage_record WHERE id >= %s ORDER BY id OFFSET %s LIMIT 1",
-        (first_id(done + 1), records_at_once),
-    )
-    beyond = await cursor.fetchone()
-    through = head if beyond is None else max(done + 1, int(beyond[0]) // first_id(1) - 1)
-    return Range(done + 1, through)
+    return Range(done + 1, await seal_through(conn, done, head, records_at_once))
 
 
 async def _write(conn: Connection, folder: Path, span: Range, day: str | None = None) -> list[LakeFile]:

@@ -7,7 +7,7 @@ import msgspec
 from tokenworks.core.journal import Reserved
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger.seal import Connection
-from tokenworks.meter.tables import CLOSING_COLUMNS, OPENING_COLUMNS, TOKEN_COLUMNS
+from tokenworks.meter.tables import CLOSING_COLUMNS, OPENING_COLUMNS, TOKEN_COLUMNS, first_id
 
 
 class ChargeLine(msgspec.Struct, frozen=True):
@@ -97,6 +97,17 @@ async def records(
         },
     )
     return [_record(row) for row in await cursor.fetchall()]
+
+
+async def seal_through(conn: Connection, done: int, last: int, records_max: int) -> int:
+    """The last seal, from the one after `done` to `last`, with which there are no more records than this; at least
+    one seal.
+    """
+    cursor = await conn.execute(
+        "SELECT id FROM usage_record WHERE id >= %s ORDER BY id OFFSET %s LIMIT 1", (first_id(done + 1), records_max)
+    )
+    beyond = await cursor.fetchone()
+    return last if beyond is None else min(last, max(done + 1, int(beyond[0]) // first_id(1) - 1))
 
 
 def _record(row: tuple[Any, ...]) -> UsageRecord:

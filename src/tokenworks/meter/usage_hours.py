@@ -13,15 +13,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from tokenworks.base import steps
 from tokenworks.base.database import Pool
 from tokenworks.core.usage import Tokens
 from tokenworks.ledger.seal import Connection
 from tokenworks.meter.tables import STREAM, TOKEN_COLUMNS, first_id
+from tokenworks.meter.usage import seal_through
 
 HOUR_NS = 3_600_000_000_000
 DAY_NS = 24 * HOUR_NS
-# How many seals one transaction covers at most.
-SEALS_AT_ONCE = 500
+# About so many records are added up in one step: some tenths of a second.
+RECORDS_AT_ONCE = 25_000
 
 _MEASURES = ("requests", *TOKEN_COLUMNS, "charged", "unproven", "revenue", "cost")
 _KEY = ("hour_ns", "legal_entity_id", "billing_account_id", "model", "unit")
@@ -84,30 +86,30 @@ async def cost_of(conn: Connection, billing_account_id: str) -> dict[str, int]:
     return cost
 
 
-async def keep_up(pool: Pool) -> None:
-    """Cover every record that was sealed before; what is sealed meanwhile can wait for the next time."""
-    while await add_up(pool) >= SEALS_AT_ONCE:
-        pass
+async def keep_up(pool: Pool, records_at_once: int = RECORDS_AT_ONCE) -> None:
+    """Cover every record that was sealed before."""
+    await steps.all_of(lambda: _add_up(pool, records_at_once))
 
 
-async def add_up(pool: Pool) -> int:
-    """Cover records sealed since the last time, up to a named number of seals; gives how many seals."""
+async def _add_up(pool: Pool, records_at_once: int) -> bool:
+    """Cover some of the records sealed since the last time; whether there are more."""
     async with pool.connection() as conn:
         await conn.execute(
             "INSERT INTO usage_hour_cursor (stream, seq) VALUES (%s, 0) ON CONFLICT DO NOTHING", (STREAM,)
         )
         done = await _covered(conn, lock=True)
         head = await (await conn.execute("SELECT seq FROM seal_stream WHERE stream = %s", (STREAM,))).fetchone()
-        upto = min(int(head[0]) if head else 0, done + SEALS_AT_ONCE)
-        if upto <= done:
-            return 0
+        last = int(head[0]) if head else 0
+        if last <= done:
+            return False
+        upto = await seal_through(conn, done, last, records_at_once)
         # Sums of a day's busy hour: what does not fit is written to disk and read again.
         await conn.execute("SET LOCAL work_mem = '64MB'")
         # There are far fewer groups than the planner fears: all records need not be sorted for them.
         await conn.execute("SET LOCAL enable_sort = off")
         await conn.execute(_ADD.encode(), {"uncovered": first_id(done + 1), "upto": first_id(upto + 1)})
         await conn.execute("UPDATE usage_hour_cursor SET seq = %s", (upto,))
-        return upto - done
+        return upto < last
 
 
 async def _covered(conn: Connection, *, lock: bool = False) -> int:
