@@ -22,6 +22,16 @@ async def made(pool: Pool) -> list[str]:
         return [str(row[0]) for row in await rows.fetchall()]
 
 
+async def test_lines_are_not_analysed(database: Pool) -> None:
+    async with database.connection() as conn:
+        await partitions.make(conn, [1])
+        found = await conn.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attstattarget = 0",
+            (partitions.name(1),),
+        )
+        assert {name for (name,) in await found.fetchall()} >= {"charges", "attempts"}
+
+
 class Dated(Journal):
     """A journal whose requests are opened at given times."""
 
