@@ -271,4 +271,4 @@ async def _at_rest(settings: Settings, running: claim.Running, secrets: list[str
             lookup = wire.KeyLookup(digests[number % len(digests)])
             await asking.request(wire.KEY_LOOKUP, msgspec.msgpack.encode(lookup))
 
-        return await leasing.bare_ms(asking, answering), await leasing.median_ms(look_up)
+        return await leasing.medians_ms(await leasing.bare(asking, answering), look_up)

@@ -1,7 +1,8 @@
 """Leases of a measurement: how seldom warm accounts ask for one, how large slices are, and how long asking takes.
 
-The round trip is measured at rest, from another process, as a worker would ask: once bare, to a handler that gives the
-payload back, and once to the lease desk, which commits a grant to the database.
+The round trip is measured without load, from another process, as a worker would ask: bare, to a handler that gives the
+payload back, and to the lease desk, which commits a grant to the database. The two take turns, so that both find the
+machine in the same state.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,6 +27,9 @@ _ROUNDS = 200
 _ECHO = "tokenworks.bench.echo"
 # On a busy machine a connection may just be on its way back: who answers is waited for.
 _ABSENT_MS = 5_000
+
+Ask = Callable[[int], Awaitable[None]]
+"""Asks for the first time, for the second, …"""
 
 # The accounts with most requests since a time: their requests, their leases, and the largest slice as a share in
 # millionths of what its bucket had, which nobody has used much of here.
@@ -58,8 +62,7 @@ async def figures(settings: Settings, pool: Pool, nats_url: str, since_ns: int) 
     requests, leases, share = (int(number) for number in row or (0, 0, 0))
     token = claim.secret(settings.data, "nats-token")
     async with connected(nats_url, token) as (asking, answering):
-        nats_ms = await bare_ms(asking, answering)
-        lease_ms = await _leases(asking, accounts)
+        nats_ms, lease_ms = await medians_ms(await bare(asking, answering), _leases(asking, accounts))
     return Figures(
         leases_per_1000_requests=round(1_000 * leases / max(1, requests), 3),
         slice_percent_max=round(share / 10_000, 4),
@@ -82,8 +85,8 @@ async def connected(nats_url: str, token: str) -> AsyncGenerator[tuple[Bus, Bus]
         await asking.close()
 
 
-async def bare_ms(asking: Bus, answering: Bus) -> float:
-    """What a request takes that is given back as it is."""
+async def bare(asking: Bus, answering: Bus) -> Ask:
+    """A request that is given back as it is."""
 
     async def echo(_subject: str, payload: bytes) -> bytes:
         return payload
@@ -93,10 +96,10 @@ async def bare_ms(asking: Bus, answering: Bus) -> float:
     async def ask(_number: int) -> None:
         await asking.request(_ECHO, b"x" * 200, absent_ms=_ABSENT_MS)
 
-    return await median_ms(ask)
+    return ask
 
 
-async def _leases(asking: Bus, accounts: list[str]) -> float:
+def _leases(asking: Bus, accounts: list[str]) -> Ask:
     """Each for another account, as cold ones would be."""
     epoch = ids.new("bench")
 
@@ -110,14 +113,15 @@ async def _leases(asking: Bus, accounts: list[str]) -> float:
         if not reply.leases:
             raise LookupError(f"no lease was granted to {account}: {reply.refusal}")
 
-    return await median_ms(ask)
+    return ask
 
 
-async def median_ms(ask: Callable[[int], Awaitable[None]]) -> float:
-    """Half of many, one after another, take less."""
-    times: list[int] = []
+async def medians_ms(one: Ask, other: Ask) -> tuple[float, float]:
+    """Of each, half of many, asked in turns, take less."""
+    times: tuple[list[int], list[int]] = ([], [])
     for number in range(_ROUNDS):
-        began_ns = clock.boot_ns()
-        await ask(number)
-        times.append(clock.boot_ns() - began_ns)
-    return round(median(times) / clock.MS, 3)
+        for ask, took in zip((one, other), times, strict=True):
+            began_ns = clock.boot_ns()
+            await ask(number)
+            took.append(clock.boot_ns() - began_ns)
+    return round(median(times[0]) / clock.MS, 3), round(median(times[1]) / clock.MS, 3)
