@@ -19,7 +19,7 @@ from tokenworks.app import claim
 from tokenworks.app.client import OfficeClient
 from tokenworks.app.spawned import Spawned
 from tokenworks.base.config import Settings
-from tokenworks.base.journal import list_journals
+from tokenworks.base.journal import list_journals, read_mark
 
 PATH = "/v1/chat/completions"
 PACKAGE = "ct-personal-10m"
@@ -103,6 +103,8 @@ async def test_a_second_machine_serves_survives_a_cut_link_and_catches_up(
             office.delete(f"/keys/{customer.key['id']}")
             while (await ask(there, key, model)).status_code != 401:
                 pass
+            # A worker that is stopped while it starts leaves the beginning of a journal to its successor.
+            await asyncio.to_thread(until, lambda: _have_shipped(tmp_path / "journal"))
         assert there.process.returncode == 0
         assert list_journals(tmp_path / "journal") == []
     until(lambda: all(bucket["leased"] == 0 for bucket in customer.buckets()))
@@ -145,6 +147,12 @@ async def _kill_and_settle(there: Machine, vendor: Supplier, customer: Customer,
             os.kill(pid, signal.SIGKILL)
     record = await asyncio.to_thread(customer.record, request_id)
     assert record["ending"] == "orphaned"
+
+
+def _have_shipped(journals: Path) -> bool:
+    """Whether all workers have had something of their present journals posted."""
+    running = list_journals(journals)
+    return {folder.parent.name for folder in running} == WORKERS and all(map(read_mark, running))
 
 
 def _worker_names(system: Spawned) -> list[str]:
