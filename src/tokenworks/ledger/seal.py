@@ -128,19 +128,19 @@ async def copy(conn: Connection, table: SealedTable, rows: Iterable[str], into: 
     between, rows = f"\n{prefix}", iter(rows)
     piece = list(islice(rows, _ROWS_AT_ONCE))
     if not piece:
-        return None
+        return
     digest = sending.copied.setdefault(table.name, hashlib.sha256())
     place = f"{into or table.name} (stream, seq, {', '.join(table.columns)})"
     if len(piece) <= _ROWS_FEW and "\\" not in "".join(piece):
         digest.update(f"{prefix}{between.join(piece)}\n".encode())
-        return await _insert(conn, place, [f"{prefix}{row}".split("\t") for row in piece])
+        await _insert(conn, place, [f"{prefix}{row}".split("\t") for row in piece])
+        return
     async with conn.cursor() as cursor, cursor.copy(f"COPY {place} FROM STDIN (ENCODING 'UTF8')".encode()) as sent:
         while piece:
             data = f"{prefix}{between.join(piece)}\n".encode()
             digest.update(data)
             await sent.write(data)
             piece = list(islice(rows, _ROWS_AT_ONCE))
-    return None
 
 
 async def _insert(conn: Connection, place: str, rows: list[list[str]]) -> None:
