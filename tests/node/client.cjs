@@ -67,6 +67,18 @@ const errands = {
     return { text: response.output_text, last: kinds.at(-1), total: response.usage.total_tokens };
   },
 
+  async kept() {
+    const first = await client.responses.create({ model: "m", input: "Say hello.", store: true });
+    const stream = client.responses.stream({ model: "m", input: "And now?", previous_response_id: first.id });
+    const second = await stream.finalResponse();
+    const fetched = await client.responses.retrieve(second.id);
+    const items = [];
+    for await (const item of client.responses.inputItems.list(second.id)) items.push(item.id);
+    await client.responses.delete(first.id);
+    const after = await client.responses.retrieve(first.id).catch((error) => error.code);
+    return { text: fetched.output_text, goneOnFrom: second.previous_response_id === first.id, same: fetched.id === second.id, items: items.length, after };
+  },
+
   async models() {
     const listed = [];
     for await (const model of client.models.list()) listed.push(model.id);

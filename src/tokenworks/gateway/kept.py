@@ -1,8 +1,8 @@
 """Responses that endpoints keep: who makes them, and reaching them by the ids that customers have.
 
 Nothing is kept in the gateway: an id says where what it names is. What is fetched costs nothing and is in no record; it
-was paid for when it was made. Where content safety judges a model nothing of it is kept, so that no answer can be
-fetched that was not to be seen.
+was paid for when it was made. It counts among its key's requests all the same, as an endpoint was asked. Where content
+safety judges a model nothing of it is kept, so that no answer can be fetched that was not to be seen.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import msgspec
 
 from tokenworks.base import clock
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Endpoint
+from tokenworks.core.snapshot import Endpoint, Key
 from tokenworks.dialects import answers, kept_answer, kept_request, reading, responses
 from tokenworks.dialects.kept import PATH, Kept
 from tokenworks.dialects.kept_ids import KeptIds, Place, Telling
@@ -21,6 +21,7 @@ from tokenworks.dialects.responses import Responses
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Gateway
 from tokenworks.gateway.exchange import Exchange
+from tokenworks.gateway.limiting import count_in
 from tokenworks.gateway.upstream import Sending, Unreachable, Upstream, UpstreamBroken, UpstreamSilent
 
 # What can be done with a response, by what stands behind its id.
@@ -48,18 +49,24 @@ async def create(exchange: Exchange, gateway: Gateway) -> Kept | Responses:
     """How a response is made: at an endpoint that keeps it, where that is needed and can be, else from nothing."""
     model = kept_request.wants(exchange.body)
     if model and keeps(gateway, model):
-        ids = await _ids(exchange, gateway)
-        if isinstance(ids, KeptIds):
+        caller = await gateway.keys.authenticate(exchange.headers)
+        ids = None if isinstance(caller, Refusal) else _ids(caller, gateway)
+        if ids is not None:
             return Kept(ids)
     return Responses(exchange.request_id)
 
 
 async def reach(exchange: Exchange, gateway: Gateway) -> None:
-    """Fetch, delete or cancel a response by its id."""
-    ids = await _ids(exchange, gateway)
-    asked = _asked(exchange, gateway, ids) if isinstance(ids, KeptIds) else ids or _not_found(_told_id(exchange))
+    """Fetch, delete or cancel a response by its id: a request like any other in its key's limits, without tokens."""
+    caller = await gateway.keys.authenticate(exchange.headers)
+    if isinstance(caller, Refusal):
+        return exchange.refuse(caller)
+    ids = _ids(caller, gateway)
+    asked = _asked(exchange, gateway, ids) if ids is not None else _not_found(_told_id(exchange))
     if isinstance(asked, Refusal):
         return exchange.refuse(asked, _allowed(asked, exchange))
+    if (refusal := count_in(exchange, gateway, caller)) is not None:
+        return exchange.refuse(refusal)
     answer = await gateway.upstreams.send(asked.endpoint, asked.sending)
     if isinstance(answer, Unreachable):
         return exchange.refuse(_UNAVAILABLE)
@@ -111,11 +118,8 @@ def keeps(gateway: Gateway, model: str) -> bool:
     return not isinstance(gateway.catalog.route_other(model, "responses", clock.boot_ns()), Refusal)
 
 
-async def _ids(exchange: Exchange, gateway: Gateway) -> KeptIds | Refusal | None:
+def _ids(caller: Key, gateway: Gateway) -> KeptIds | None:
     """The ids of the customer who asks; None where nobody has any."""
-    caller = await gateway.keys.authenticate(exchange.headers)
-    if isinstance(caller, Refusal):
-        return caller
     aliases = gateway.catalog.aliases()
     return None if aliases is None else KeptIds(aliases, caller.billing_account_id)
 

@@ -5,12 +5,13 @@ less output is reserved, as with a balance that is low; such a request reserves 
 """
 
 from tokenworks.base import clock
-from tokenworks.core.bounds import Need
-from tokenworks.core.limits import Gauge
+from tokenworks.core.bounds import NOTHING, Need
+from tokenworks.core.limits import Gauge, Limits
 from tokenworks.core.purse import Reservation
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Key
 from tokenworks.core.tariff import Tariff
+from tokenworks.core.usage import NONE
 from tokenworks.dialects import messages
 from tokenworks.dialects.chat import ChatRequest
 from tokenworks.gateway.delivery import Gateway
@@ -39,17 +40,35 @@ async def reserve(
     if limits is None:
         reservation = await leases.reserve(holding, bound, choices, request.model, tariffs, is_visible=is_visible)
         return reservation, bound, is_visible
-    grant = gateway.limits.admit(caller, limits, bound, choices)
-    if isinstance(grant, Grant):
-        exchange.grant = grant
-    # To be told with every answer, as the limits stand with this request.
-    exchange.limit_fields = gateway.limits.fields(caller, limits, anthropic=exchange.path.startswith(messages.PATH))
+    grant = _admit(exchange, gateway, caller, limits, bound, choices)
     if isinstance(grant, Refusal):
         return grant, bound, False
     if not grant.spends:
         reservation = await leases.reserve(holding, grant.bound, choices, request.model, tariffs, is_visible=is_visible)
         return reservation, grant.bound, is_visible
     return *await _spend(gateway, grant, holding, request, tariffs), False
+
+
+def count_in(exchange: Exchange, gateway: Gateway, caller: Key) -> Refusal | None:
+    """Count in a request that costs no tokens, where its key has limits; why it is not let in."""
+    if caller.limits is None:
+        return None
+    grant = _admit(exchange, gateway, caller, caller.limits, NOTHING, 1)
+    if isinstance(grant, Refusal):
+        return grant
+    grant.settle(NONE, ())
+    return None
+
+
+def _admit(
+    exchange: Exchange, gateway: Gateway, caller: Key, limits: Limits, bound: Need, choices: int
+) -> Grant | Refusal:
+    grant = gateway.limits.admit(caller, limits, bound, choices)
+    if isinstance(grant, Grant):
+        exchange.grant = grant
+    # To be told with every answer, as the limits stand with this request.
+    exchange.limit_fields = gateway.limits.fields(caller, limits, anthropic=exchange.path.startswith(messages.PATH))
+    return grant
 
 
 async def _spend(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenworks.base import clock, log
 from tokenworks.base.bus import BusFault
 from tokenworks.base.config import Settings
-from tokenworks.core.bounds import Need
+from tokenworks.core.bounds import NOTHING, Need
 from tokenworks.core.limits import Counted, Gauge, Limit, Limits, Seats, least, within
 from tokenworks.core.refusals import Refusal
 from tokenworks.core.snapshot import Key
@@ -55,7 +55,10 @@ class LimitsInUse:
             self._gauges_of(key.key_id, key.limits)
 
     def admit(self, caller: Key, limits: Limits, bound: Need, choices: int) -> Grant | Refusal:
-        """Count a request in if all limits of its key let it in; the grant says how much of the bound they do."""
+        """Count a request in if all limits of its key let it in; the grant says how much of the bound they do.
+
+        One that is bound to `NOTHING` costs no tokens, and no limit on them looks at it.
+        """
         now_ns = clock.wall_ns()
         gauges = self._gauges_of(caller.key_id, limits)
         for seats in gauges.seats:
@@ -64,7 +67,7 @@ class LimitsInUse:
         for gauge in gauges.requests:
             if gauge.left(now_ns) < 1:
                 return refusal_of(gauge.limit, 1, gauge.wait_ns(1, now_ns))
-        for gauge in gauges.tokens:
+        for gauge in gauges.tokens if bound is not NOTHING else ():
             left = gauge.left(now_ns)
             wanted = least(bound, choices, self._likely, gauge.limit.amount)
             if wanted > left:
