@@ -14,6 +14,8 @@ from tokenworks.dialects.chat import ChatRequest, upstream_body
 
 HI = [{"role": "user", "content": "hi"}]
 PNG = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+PNG_URL = "data:image/png;base64,AAAA"
+SHOWN = {"type": "image", "source": PNG}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"name": "weather", "description": "Says it.", "input_schema": SCHEMA}
 
@@ -79,6 +81,13 @@ TURNS: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
             {"role": "user", "content": "And now?"},
         ],
     ),
+    (
+        says({"type": "tool_result", "tool_use_id": "t1", "content": [text("seen"), SHOWN]}, text("What is it?")),
+        [
+            {"role": "tool", "tool_call_id": "t1", "content": "seen"},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG_URL}}, text("What is it?")]},
+        ],
+    ),
 ]
 
 
@@ -138,6 +147,7 @@ def test_the_system_prompt_comes_first(system: Any) -> None:
     assert sent(system=system, messages=HI)["messages"] == [{"role": "system", "content": content}, *HI]
 
 
+HOUR = {"type": "ephemeral", "ttl": "1h"}
 REFUSED: list[tuple[dict[str, Any], Code, str]] = [
     ({"model": "-"}, Code.INVALID_VALUE, "model"),
     ({"messages": "-"}, Code.INVALID_VALUE, "messages"),
@@ -166,10 +176,18 @@ REFUSED: list[tuple[dict[str, Any], Code, str]] = [
         "messages[0].content[0].type",
     ),
     (
-        {"messages": says({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": PNG}]})},
+        {"messages": says({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_use"}]})},
         Code.FIELD_NOT_SUPPORTED,
         "messages[0].content[0].content[0].type",
     ),
+    ({"system": [text("a") | {"cache_control": HOUR}]}, Code.FIELD_NOT_SUPPORTED, "system[0].cache_control.ttl"),
+    (
+        {"messages": says(text("a") | {"cache_control": HOUR})},
+        Code.FIELD_NOT_SUPPORTED,
+        "messages[0].content[0].cache_control.ttl",
+    ),
+    ({"tools": [WEATHER | {"cache_control": HOUR}]}, Code.FIELD_NOT_SUPPORTED, "tools[0].cache_control.ttl"),
+    ({"cache_control": HOUR}, Code.FIELD_NOT_SUPPORTED, "cache_control.ttl"),
     ({"messages": says({"type": "container_upload"})}, Code.FIELD_NOT_SUPPORTED, "messages[0].content[0].type"),
     ({"system": [{"type": "image", "source": PNG}]}, Code.FIELD_NOT_SUPPORTED, "system[0].type"),
     ({"system": [{"type": "text"}]}, Code.INVALID_VALUE, "system[0].text"),

@@ -268,11 +268,15 @@ async def test_the_models_are_listed(tmp_path: Path) -> None:
     async with bench(tmp_path) as gateway, gateway.client as client:
         listed = (await client.get("/v1/models")).json()
         assert [model["id"] for model in listed["data"]] == ["m", "lonely"]
+        assert (listed["first_id"], listed["last_id"], listed["has_more"]) == ("m", "lonely", False)
         assert (await client.get("/v1/models/m")).json() == {
             "id": "m",
             "object": "model",
             "created": 1_700_000_000,
             "owned_by": "tests",
+            "type": "model",
+            "display_name": "m",
+            "created_at": "2023-11-14T22:13:20Z",
             "tokenworks": {"apis": ["chat"]},
         }
         assert error(await client.get("/v1/models/x%2Fy")) == (404, "model_not_found")

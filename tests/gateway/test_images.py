@@ -26,7 +26,9 @@ def png(width: int, height: int) -> bytes:
 
 
 def gif(width: int, height: int) -> bytes:
-    return b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little") + b"\x00"
+    sides = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    comment = b"!\xfe\x03abc\x00"
+    return b"GIF89a" + sides + b"\x81\x00\x00" + bytes(12) + comment + b"," + bytes(4) + sides + b"\x00"
 
 
 def jpeg(width: int, height: int) -> bytes:

@@ -31,7 +31,7 @@ from supplier import (
     whole,
 )
 from tokenworks.core.usage import Tokens
-from tokenworks.dialects import reading
+from tokenworks.dialects.texts import joined
 
 FILTER = ("content_filter", "usage_missing")
 COUNT = Tokens(input=COUNTED_INPUT)
@@ -78,7 +78,7 @@ async def test_a_prompt_with_a_listed_phrase_costs_nothing_and_reaches_nobody(tm
 def test_images_are_no_text_and_what_stands_in_their_place_is() -> None:
     for url, is_text in (("data:image/png;base64,hello", False), ("https://x/hello", True), ("data:hello", True)):
         body = json.dumps([{"type": "image_url", "image_url": {"url": url}}]).encode()
-        assert ("hello" in reading.strings(body)) == is_text
+        assert ("hello" in joined(body)) == is_text
 
 
 async def test_a_stream_is_stopped_before_a_listed_phrase_and_what_was_passed_on_is_charged(tmp_path: Path) -> None:

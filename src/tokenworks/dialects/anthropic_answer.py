@@ -38,8 +38,8 @@ class _Usage(msgspec.Struct):
 
 class _Block(msgspec.Struct):
     type: str
-    text: str = ""
-    thinking: str = ""
+    text: str | None = ""
+    thinking: str | None = ""
     signature: str = ""
     data: str = ""
     id: str = ""
@@ -89,10 +89,10 @@ class AnthropicSpeech:
     def whole(self, body: bytes) -> bytes:
         """A whole message as a chat completion."""
         read = _message(body)
-        said = "".join(block.text for block in read.content if block.type == "text")
+        said = "".join(block.text or "" for block in read.content if block.type == "text")
         calls = [_call(place, block) for place, block in enumerate(_of_type(read, "tool_use"))]
         message: dict[str, Any] = {"role": "assistant", "content": said or None}
-        thought = "".join(block.thinking for block in _of_type(read, "thinking"))
+        thought = "".join(block.thinking or "" for block in _of_type(read, "thinking"))
         if thought:
             message["reasoning_content"] = thought
         kept = [block for block in read.content if block.type in {"thinking", "redacted_thinking"}]
@@ -116,8 +116,11 @@ class _AsChat:
         self._splitter = splitter
         self._head: dict[str, Any] = _head("", "", "chat.completion.chunk")
         self._used = _Usage()
+        self._odd_usage = _NULL
         self._is_ending = False
         self._calls: dict[int, int] = {}
+        # What each call begins with: all of its arguments, where nothing follows.
+        self._given: dict[int, str] = {}
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
@@ -134,7 +137,7 @@ class _AsChat:
         try:
             # A character that is cut in two costs itself, not the event.
             read = _event(event.data.decode(errors="replace"))
-            self._add(read.usage if read.message is None else read.message.usage)
+            self._add(read)
             delta = self._delta(read)
         except UNREADABLE:
             return [event]
@@ -154,19 +157,27 @@ class _AsChat:
             return {}
         if read.type == "content_block_start" and read.content_block is not None:
             return self._begun(read.index, read.content_block)
-        if read.type != "content_block_delta":
-            return None
-        said = read.delta
+        if read.type == "content_block_delta":
+            return self._added(read.index, read.delta)
+        if read.type == "content_block_stop" and read.index in self._given:
+            return self._argued(read.index, self._given.pop(read.index))
+        return None
+
+    def _added(self, index: int, said: _Delta) -> dict[str, Any] | None:
         if said.type == "input_json_delta":
-            return {
-                "tool_calls": [{"index": self._calls.get(read.index, 0), "function": {"arguments": said.partial_json}}]
-            }
+            if said.partial_json:
+                self._given.pop(index, None)
+            return self._argued(index, said.partial_json)
         told = {"content": said.text, "reasoning_content": said.thinking, "thinking_signature": said.signature}
         return {name: text for name, text in told.items() if text} or None
+
+    def _argued(self, index: int, arguments: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": self._calls.get(index, 0), "function": {"arguments": arguments}}]}
 
     def _begun(self, index: int, block: _Block) -> dict[str, Any] | None:
         if block.type == "tool_use":
             place = self._calls[index] = len(self._calls)
+            self._given[index] = bytes(block.input).decode()
             return {"tool_calls": [_call(place, block) | {"function": {"name": block.name, "arguments": ""}}]}
         if block.type == "redacted_thinking":
             return {"redacted_thinking": block.data}
@@ -177,16 +188,23 @@ class _AsChat:
         finish = _finish(said.stop_reason, said.stop_sequence)
         return _as_event(self._head | {"choices": [{"index": 0, "delta": delta} | finish]})
 
-    def _add(self, raw: Raw) -> None:
-        """Take what is told of use so far; each number is of the whole message."""
-        told = _usage(raw)
+    def _add(self, read: _Event) -> None:
+        """Take what is told of use so far; each number is of the whole message, but for the output at its beginning."""
+        raw = read.usage if read.message is None else read.message.usage
+        try:
+            told = _usage(raw)
+        except UNREADABLE:
+            self._odd_usage = raw  # it is odd, and is found to be so where it is read
+            return
         for name in _Usage.__struct_fields__ if told is not None else ():
             count = getattr(told, name)
-            if count is not None:
+            if count is not None and (read.message is None or name != "output_tokens"):
                 setattr(self._used, name, count)
 
     def _usage(self) -> list[Event]:
         """What was used, once the message has said why it ends: before that the numbers are of its beginning."""
+        if bytes(self._odd_usage) != b"null":
+            return [_as_event(self._head | {"choices": [], "usage": self._odd_usage})]
         if not self._is_ending or self._used == _Usage():
             return []
         return [_as_event(self._head | {"choices": [], "usage": _as_chat(self._used)})]
@@ -213,7 +231,7 @@ def _call(place: int, block: _Block) -> dict[str, Any]:
 def _thinking_block(block: _Block) -> dict[str, str]:
     if block.type == "redacted_thinking":
         return {"type": block.type, "data": block.data}
-    return {"type": block.type, "thinking": block.thinking, "signature": block.signature}
+    return {"type": block.type, "thinking": block.thinking or "", "signature": block.signature}
 
 
 def _finish(reason: str | None, sequence: str | None) -> dict[str, str | None]:

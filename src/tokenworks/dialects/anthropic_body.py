@@ -24,7 +24,8 @@ _OWN = frozenset(
     }
 )
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
-_NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
+_OBJECT = {"type": Raw(b'"object"')}
+_NO_PARAMETERS = {"properties": Raw(b"{}")}
 
 
 class _Url(msgspec.Struct):
@@ -64,6 +65,7 @@ class _Tool(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    type: str = "function"
     function: _Function = _Function()
 
 
@@ -128,18 +130,16 @@ def body(request: ChatRequest, own: bytes | None, upstream_model: str, output_li
 def _refusal(request: ChatRequest, read: _Chat) -> Refusal | None:
     """What somebody would miss in the answer, or the model in the question."""
     why = "no endpoint of this model knows it"
-    if request.shape.choices > 1:
-        return unsupported("n", why)
-    if read.logprobs:
-        return unsupported("logprobs", why)
-    if read.functions:
-        return unsupported("functions", f"{why}; use tools")
-    if read.response_format is not None and read.response_format.type == "json_object":
-        return unsupported("response_format", f"{why}; use json_schema")
-    for place, tool in enumerate(read.tools or ()):
-        if tool.type != "function":
-            return unsupported(f"tools[{place}].type", why)
-    return None
+    shaped, choice = read.response_format, read.tool_choice
+    asked: list[tuple[bool, str, str]] = [
+        (request.shape.choices > 1, "n", why),
+        (read.logprobs is True, "logprobs", why),
+        (bool(read.functions), "functions", f"{why}; use tools"),
+        (shaped is not None and shaped.type == "json_object", "response_format", f"{why}; use json_schema"),
+        *((tool.type != "function", f"tools[{place}].type", why) for place, tool in enumerate(read.tools or ())),
+        (isinstance(choice, _Choice) and choice.type != "function", "tool_choice.type", why),
+    ]
+    return next((unsupported(name, reason) for is_missed, name, reason in asked if is_missed), None)
 
 
 def _translated(request: ChatRequest, read: _Chat) -> dict[str, Any]:
@@ -202,8 +202,9 @@ def _tool_use(call: _Call) -> dict[str, Any]:
 
 def _tool(function: _Function) -> dict[str, Any]:
     described = {"description": function.description, "strict": function.strict}
-    parameters = _NO_PARAMETERS if bytes(function.parameters) == b"null" else function.parameters
-    told: dict[str, Any] = {"name": function.name, "input_schema": parameters}
+    parameters = _NO_PARAMETERS if bytes(function.parameters) == b"null" else _object(function.parameters)
+    # A schema must say there that it is one of an object; an empty one does not.
+    told: dict[str, Any] = {"name": function.name, "input_schema": _OBJECT | parameters}
     return told | {name: value for name, value in described.items() if value is not None}
 
 
@@ -215,7 +216,8 @@ def _tool_choice(read: _Chat) -> dict[str, Any] | None:
         chosen: dict[str, Any] = {"type": "tool", "name": choice.function.name}
     else:
         chosen = {"type": _CHOICES.get(choice or "auto", "auto")}
-    return chosen | ({"disable_parallel_tool_use": True} if read.parallel_tool_calls is False else {})
+    is_alone = read.parallel_tool_calls is False and chosen["type"] != "none"
+    return chosen | ({"disable_parallel_tool_use": True} if is_alone else {})
 
 
 def _thought(thinking: _Thinking | None, output_limit: int) -> dict[str, Any]:

@@ -66,7 +66,8 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 class ChatRequest(msgspec.Struct, eq=False):
     """A request as read. `fields` is the body, shallow; `shape` is what its bound is computed from. `other` is set
     where something else than a chat completion is asked for. `images` are bounded, and `thinking` is asked for, when
-    the model is known.
+    the model is known. `own` is the text of a request that some endpoints are sent as it was written: it may say more
+    than the chat completion made of it. `own_bytes` are its bytes, without pictures.
     """
 
     fields: dict[str, Raw]
@@ -77,6 +78,8 @@ class ChatRequest(msgspec.Struct, eq=False):
     other: Other | None = None
     images: tuple[Image, ...] = ()
     thinking: Asked | None = None
+    own: dict[str, Raw] | None = None
+    own_bytes: int = 0
 
     @property
     def service_tier(self) -> str:

@@ -20,6 +20,8 @@ _HEAD_CHARACTERS = 512 << 10
 _DATA = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp);base64,", re.IGNORECASE)
 # Markers of a JPEG that begin a frame, and say its sides.
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+# Those that have no length. None belongs before a frame, but readers skip them.
+_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
 
 
 class Given(msgspec.Struct):
@@ -69,7 +71,7 @@ def _sides(text: str) -> tuple[int, int]:
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         return _big(head[16:20]), _big(head[20:24])
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return _little(head[6:8]), _little(head[8:10])
+        return _gif(head)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return _webp(head)
     return _jpeg(head) if head.startswith(b"\xff\xd8") else (0, 0)
@@ -87,6 +89,20 @@ def _webp(head: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def _gif(head: bytes) -> tuple[int, int]:
+    """A frame may be larger than the screen it is on; readers show all of the first one."""
+    place = 13 + (3 << 1 + (head[10] & 7) if len(head) > 10 and head[10] & 0x80 else 0)
+    while head[place : place + 1] == b"!":
+        place += 2
+        while place < len(head) and head[place]:
+            place += 1 + head[place]
+        place += 1
+    if head[place : place + 1] != b"," or place + 9 > len(head):
+        return 0, 0
+    left, top, width, height = (_little(head[at : at + 2]) for at in range(place + 1, place + 9, 2))
+    return max(_little(head[6:8]), left + width), max(_little(head[8:10]), top + height)
+
+
 def _jpeg(head: bytes) -> tuple[int, int]:
     """Goes from segment to segment; each says how long it is."""
     place = 2
@@ -94,6 +110,8 @@ def _jpeg(head: bytes) -> tuple[int, int]:
         marker = head[place + 1]
         if marker in _FRAMES:
             return _big(head[place + 7 : place + 9]), _big(head[place + 5 : place + 7])
+        if marker in _BARE:
+            break
         place += 2 + _big(head[place + 2 : place + 4]) if marker != 0xFF else 1
     return 0, 0
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from tokenworks.core.usage import Tokens
-from tokenworks.dialects import reading, responses_answer
+from tokenworks.dialects import reading, responses_answer, texts
 
 _WHOLE = frozenset({"completed", "incomplete"})
 
@@ -63,7 +63,7 @@ def text_of(item: dict[str, Any]) -> str:
     parts = [part for name in ("content", "summary") for part in _parts(told.pop(name, None))]
     written = [{name: part.get(name) for name in ("text", "refusal")} for part in parts]
     told.pop("encrypted_content", None)
-    return reading.strings(_encode([written, told]))
+    return texts.joined(_encode([written, told]))
 
 
 def usage_of(raw: Raw) -> dict[str, Any] | Raw:

@@ -28,18 +28,24 @@ _BLOCKS = {
     "user": frozenset({"text", "image", "document", "tool_result"}),
     "assistant": frozenset({"text", "tool_use", "thinking", "redacted_thinking"}),
 }
-_RESULTS = frozenset({"text", "document"})
+_RESULTS = frozenset({"text", "document", "image"})
 _NEEDED = {"text": ("text",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
 _TOOL_TYPES = (None, "custom")
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _AS_THEY_ARE = ("temperature", "top_p", "top_k")
 # Anthropic's fields that no chat completion has: they stay behind.
-_WITHOUT_COUNTERPART = frozenset({"cache_control", "context_management", "inference_geo", "output_format"})
+_WITHOUT_COUNTERPART = frozenset({"context_management", "inference_geo", "output_format"})
+# Fields whose text an endpoint reads that is sent the message as it was written.
+_TEXTS = frozenset({"messages", "system", "tools", "tool_choice", "output_config"})
 
 
 class _Thinking(msgspec.Struct):
     type: str
     budget_tokens: int | None = None
+
+
+class _Cache(msgspec.Struct):
+    ttl: str | None = None
 
 
 class _Source(msgspec.Struct):
@@ -64,6 +70,7 @@ class _Block(msgspec.Struct):
     thinking: str = ""
     signature: str = ""
     data: str = ""
+    cache_control: _Cache | None = None
 
 
 class _Message(msgspec.Struct):
@@ -77,6 +84,7 @@ class _Tool(msgspec.Struct):
     description: str | None = None
     input_schema: dict[str, Raw] | None = None
     strict: bool | None = None
+    cache_control: _Cache | None = None
 
 
 class _ToolChoice(msgspec.Struct):
@@ -115,6 +123,7 @@ class Body(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    cache_control: _Cache | None = None
 
 
 OWN = frozenset(Body.__struct_fields__) | _HARMLESS.keys() | _WITHOUT_COUNTERPART
@@ -133,8 +142,7 @@ def parse(body: bytes) -> chat.ChatRequest | Refusal:
         return read
     if read.max_tokens is None:
         return _wrong("max_tokens", "is missing. It says how long the answer may be")
-    refusal = _check_thinking(read.thinking, read.max_tokens)
-    request = refusal or chat.parse(_encode(_beside(body) | translated(read)))
+    request = _check_thinking(read.thinking, read.max_tokens) or _made(body, read)
     if read.thinking is not None and read.thinking.budget_tokens and not isinstance(request, Refusal):
         request.thinking = Asked(read.thinking.budget_tokens, sum(map(_thought_bytes, read.messages)))
     return request
@@ -143,12 +151,24 @@ def parse(body: bytes) -> chat.ChatRequest | Refusal:
 def parse_to_count(body: bytes) -> chat.ChatRequest | Refusal:
     """The same for a message whose tokens are only to be counted: it needs no `max_tokens`."""
     read = _read(body)
-    return read if isinstance(read, Refusal) else chat.parse(_encode(_beside(body) | translated(read)))
+    return read if isinstance(read, Refusal) else _made(body, read)
 
 
-def _beside(body: bytes) -> dict[str, Raw]:
-    """The fields that pass as they came."""
-    return beside.to_chat(_shallow(body), OWN)
+def _made(body: bytes, read: Body) -> chat.ChatRequest | Refusal:
+    """The chat completion, and what is said in the message as it was written."""
+    fields = _shallow(body)
+    request = chat.parse(_encode(beside.to_chat(fields, OWN) | translated(read)))
+    if not isinstance(request, Refusal):
+        request.own = {name: raw for name, raw in fields.items() if name in _TEXTS} | beside.unknown(fields, OWN)
+        request.own_bytes = sum(len(bytes(raw)) for raw in request.own.values()) - _picture_bytes(read.messages)
+    return request
+
+
+def _picture_bytes(messages: list[_Message]) -> int:
+    blocks = [block for message in messages if isinstance(message.content, list) for block in message.content]
+    pictures = [block for block in blocks if block.type == "image"] + _pictures_of_results(blocks)
+    sources = [block.source for block in pictures if block.source is not None]
+    return sum(len(source.data) for source in sources if source.type == "base64")
 
 
 def translated(read: Body) -> dict[str, Any]:
@@ -182,7 +202,8 @@ def _read(body: bytes) -> Body | Refusal:
         refusal = _check_fields(_shallow(body))
     except UNREADABLE as fault:
         return chat.unreadable(fault)
-    return refusal or _check_system(read.system) or _check_messages(read.messages) or _check_tools(read) or read
+    refusal = refusal or _check_cache("cache_control", read.cache_control) or _check_system(read.system)
+    return refusal or _check_messages(read.messages) or _check_tools(read) or read
 
 
 def _check_fields(fields: dict[str, Raw]) -> Refusal | None:
@@ -202,12 +223,21 @@ def _check_thinking(thinking: _Thinking | None, max_tokens: int) -> Refusal | No
     return None
 
 
+def _check_cache(path: str, cache: _Cache | None) -> Refusal | None:
+    if cache is None or cache.ttl in (None, "5m"):
+        return None
+    return chat.unsupported(f"{path}.ttl", "only five minutes have a price here")
+
+
 def _check_system(system: str | list[_Block] | None) -> Refusal | None:
     for place, block in enumerate(system if isinstance(system, list) else ()):
         if block.type != "text":
             return chat.unsupported(f"system[{place}].type", f"{block.type!r} is not text")
         if block.text is None:
             return _wrong(f"system[{place}].text", "is missing")
+        refusal = _check_cache(f"system[{place}].cache_control", block.cache_control)
+        if refusal is not None:
+            return refusal
     return None
 
 
@@ -231,6 +261,9 @@ def _check_block(path: str, block: _Block, taken: frozenset[str]) -> Refusal | N
     for name in _NEEDED.get(block.type, ()):
         if getattr(block, name) is None:
             return _wrong(f"{path}.{name}", "is missing")
+    refusal = _check_cache(f"{path}.cache_control", block.cache_control)
+    if refusal is not None:
+        return refusal
     if block.type in {"image", "document"} and _part(block)["type"] not in {"text", chat.IMAGE}:
         return chat.unsupported(f"{path}.type", f"{block.type!r} is not text")
     for index, inner in enumerate(block.content if isinstance(block.content, list) else ()):
@@ -246,6 +279,9 @@ def _check_tools(read: Body) -> Refusal | None:
             return chat.unsupported(f"tools[{place}].type", f"{tool.type!r} is not a tool that the customer describes")
         if tool.name is None or tool.input_schema is None:
             return _wrong(f"tools[{place}].{'name' if tool.name is None else 'input_schema'}", "is missing")
+        refusal = _check_cache(f"tools[{place}].cache_control", tool.cache_control)
+        if refusal is not None:
+            return refusal
     choice = read.tool_choice
     if choice is not None and choice.type != "tool" and choice.type not in _TOOL_CHOICES:
         return _wrong("tool_choice.type", "must be auto, any, tool or none")
@@ -269,17 +305,26 @@ def _thought_bytes(message: _Message) -> int:
 
 
 def _chat_messages(message: _Message) -> list[dict[str, Any]]:
-    """The messages that one becomes: results of tools are messages of their own, before what the user says."""
+    """The messages that one becomes: results of tools are messages of their own, before what the user says.
+
+    Such a message has no place for a picture: what a tool shows comes first of what the user says.
+    """
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     if message.role == "assistant":
         return [_chat_turn(message.content)]
     results = [_chat_result(block) for block in message.content if block.type == "tool_result"]
-    parts = [_part(block) for block in message.content if block.type != "tool_result"]
+    parts = [_part(block) for block in _pictures_of_results(message.content)]
+    parts += [_part(block) for block in message.content if block.type != "tool_result"]
     if results and not parts:
         return results
     is_plain = len(parts) == 1 and parts[0]["type"] == "text"
     return [*results, {"role": "user", "content": parts[0]["text"] if is_plain else parts}]
+
+
+def _pictures_of_results(blocks: list[_Block]) -> list[_Block]:
+    results = (block.content for block in blocks if block.type == "tool_result" and isinstance(block.content, list))
+    return [inner for content in results for inner in content if inner.type == "image"]
 
 
 def _chat_turn(blocks: list[_Block]) -> dict[str, Any]:
@@ -301,7 +346,10 @@ def _chat_turn(blocks: list[_Block]) -> dict[str, Any]:
 
 def _chat_result(block: _Block) -> dict[str, Any]:
     """What a tool answered. Chat completions have no field for its failure, so the text says it."""
-    text = _joined(block.content or "", "\n")
+    content = block.content or ""
+    if isinstance(content, list):
+        content = [inner for inner in content if inner.type != "image"]
+    text = _joined(content, "\n")
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": f"Error: {text}" if block.is_error else text}
 
 

@@ -19,6 +19,8 @@ from tokenworks.dialects.sse import Splitter
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 # Only whole events come here; what their size may be was decided before.
 _ANY_SIZE = 1 << 62
+# Thinking that has its signature: what is thought after it is a block of its own.
+_SIGNED = "signed thinking"
 
 
 class _Told(msgspec.Struct, omit_defaults=True):
@@ -113,7 +115,8 @@ class MessageStream:
             told = self._say("thinking", answer.thinking(), {"type": "thinking_delta", "thinking": said.thought})
         if said.thinking_signature:
             delta = {"type": "signature_delta", "signature": said.thinking_signature}
-            told += self._say("thinking", answer.thinking(), delta)
+            told += self._say(_SIGNED if self._kind == _SIGNED else "thinking", answer.thinking(), delta)
+            self._kind = _SIGNED
         if said.redacted_thinking:
             told += self._begin({"type": "redacted_thinking", "data": said.redacted_thinking}, "redacted_thinking")
         return told

@@ -6,7 +6,7 @@ both are the basis of a charge only where the endpoint's usage is missing or not
 """
 
 from collections.abc import Iterable
-from typing import Annotated, cast
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw
@@ -18,8 +18,6 @@ _Count = Annotated[int, Meta(le=1 << 53)]
 # What decoders raise for bytes that somebody else chose.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
-# What a choice says, and once more as tokens.
-_SAYING = frozenset({"delta", "message", "logprobs"})
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -40,11 +38,14 @@ class _Usage(msgspec.Struct):
 
 
 class Text(msgspec.Struct):
-    """A delta, or a message: what a model can have written."""
+    """A delta, or a message: what a model can have written. Engines have many names for what it thought."""
 
     content: Raw = _NULL
     reasoning_content: Raw = _NULL
     reasoning: Raw = _NULL
+    reasoning_text: Raw = _NULL
+    reasoning_details: Raw = _NULL
+    thinking: Raw = _NULL
     tool_calls: Raw = _NULL
     function_call: Raw = _NULL
     refusal: Raw = _NULL
@@ -55,6 +56,10 @@ class Text(msgspec.Struct):
             self.content,
             self.reasoning_content,
             self.reasoning,
+            self.reasoning_text,
+            # Where it is told as text, these are the same in parts.
+            self.reasoning_details if bytes(self.reasoning) in _NOTHING else _NULL,
+            self.thinking,
             self.tool_calls,
             self.function_call,
             self.refusal,
@@ -66,34 +71,25 @@ class Text(msgspec.Struct):
         return (self.content is not _NULL and bytes(self.content) not in _NOTHING) or bool(self.parts())
 
 
-class _Call(msgspec.Struct):
-    index: int = 0
-    function: Raw = _NULL
-
-
-class Said(msgspec.Struct, frozen=True):
-    """What a choice says in one event, by field, tools apart; and whether it is its end."""
-
-    index: int
-    texts: list[tuple[str, str]]
-    is_over: bool
-
-
-class _SayingChoice(msgspec.Struct):
-    index: int = 0
-    delta: dict[str, Raw] | None = None
-    message: dict[str, Raw] | None = None
-    finish_reason: str | None = None
-
-
-class _Saying(msgspec.Struct):
-    choices: list[_SayingChoice] | None = None
-
-
 class _StreamChoice(msgspec.Struct):
+    """Some engines put a message where a delta should be; it is one delta."""
+
     index: int = 0
     delta: Text | None = None
+    message: Raw = _NULL
     finish_reason: str | None = None
+
+    def says(self) -> bool:
+        """Whether it carries something."""
+        if self.delta is not None:
+            return self.delta.says()
+        return self.message is not _NULL and bytes(self.message) not in _NOTHING
+
+    def text_bytes(self) -> int:
+        """About how many bytes of text it carries."""
+        if self.delta is not None:
+            return sum(len(part) - 2 for part in self.delta.parts())
+        return len(bytes(self.message)) if self.says() else 0
 
 
 class StreamChunk(msgspec.Struct):
@@ -130,15 +126,13 @@ class StreamChunk(msgspec.Struct):
         """Choices with a delta that carries something."""
         count = 0
         for choice in self.choices or ():
-            if choice.delta is not None and choice.delta.says():
+            if choice.says():
                 count += 1
         return count
 
     def text_bytes(self) -> int:
         """About how many bytes of text there are in the deltas."""
-        return sum(
-            len(part) - 2 for choice in self.choices or () if choice.delta is not None for part in choice.delta.parts()
-        )
+        return sum(choice.text_bytes() for choice in self.choices or ())
 
 
 class _Cut(msgspec.Struct):
@@ -190,11 +184,6 @@ class FlatErrorAnswer(_Error):
 
 _usage = msgspec.json.Decoder(_Usage).decode
 _text = msgspec.json.Decoder(str).decode
-_any = msgspec.json.Decoder().decode
-_asides = msgspec.json.Decoder(dict[str, Raw]).decode
-_choices = msgspec.json.Decoder(list[dict[str, Raw]]).decode
-_saying = msgspec.json.Decoder(_Saying).decode
-_calls = msgspec.json.Decoder(list[_Call]).decode
 stream_chunk = msgspec.json.Decoder(StreamChunk).decode
 _cut = msgspec.json.Decoder(_Cut).decode
 whole_answer = msgspec.json.Decoder(WholeAnswer).decode
@@ -213,45 +202,6 @@ def reported(raw: Raw) -> Reported | None:
     cache_write = (read.cache_write_tokens or 0) if read else 0
     reasoning = (written.reasoning_tokens or 0) if written else 0
     return from_openai(usage.prompt_tokens, usage.completion_tokens, cached, reasoning, cache_write)
-
-
-def said(data: bytes) -> list[Said]:
-    """What each choice of an event, or of a whole answer, says: all its fields, also those that nobody knows."""
-    return [
-        Said(choice.index, _texts(choice.delta or choice.message or {}), choice.finish_reason is not None)
-        for choice in _saying(data).choices or ()
-    ]
-
-
-def aside(data: bytes) -> str:
-    """All strings of an event, or of a whole answer, beside what its choices say: what nobody expects there."""
-    try:
-        body = _asides(data)
-        rest = [
-            {name: raw for name, raw in choice.items() if name not in _SAYING}
-            for choice in _choices(body.pop("choices", Raw(b"[]")))
-        ]
-    except UNREADABLE:
-        return data.decode(errors="replace")
-    return strings(msgspec.json.encode([body, rest]), "\n")
-
-
-def _texts(fields: dict[str, Raw]) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, raw in fields.items():
-        if name == "tool_calls":
-            found += _said_to_tools(bytes(raw))
-        elif name != "role" and (text := strings(bytes(raw))):
-            found.append((name, text))
-    return found
-
-
-def _said_to_tools(part: bytes) -> list[tuple[str, str]]:
-    """What each tool is called with; what cannot be told apart is one text."""
-    try:
-        return [(f"tool {call.index}", strings(bytes(call.function))) for call in _calls(part)]
-    except UNREADABLE:
-        return [("tool", strings(part))]
 
 
 def cut_event(data: bytes, choices: Iterable[int], code: str, reason: str = "length") -> bytes:
@@ -280,34 +230,6 @@ def emptied(body: bytes, tokens: Tokens) -> bytes:
     answer["usage"] = _usage_of(tokens)
     answer["tokenworks"] = {"code": "content_filter"}
     return msgspec.json.encode(answer)
-
-
-def strings(part: bytes, between: str = "") -> str:
-    """All strings in a piece of JSON with this between them; what cannot be read is taken as it is."""
-    try:
-        found: list[str] = []
-        _gather(_any(part), found)
-    except UNREADABLE:
-        return part.decode(errors="replace")
-    return between.join(found)
-
-
-def _gather(value: object, found: list[str]) -> None:
-    if isinstance(value, str):
-        found.append(value)
-    elif isinstance(value, list):
-        for each in cast("list[object]", value):
-            _gather(each, found)
-    elif isinstance(value, dict):
-        for name, each in cast("dict[str, object]", value).items():
-            # The bytes of an image are no text; whatever else stands in its place is.
-            if name != "image_url" or not _is_image(each):
-                _gather(each, found)
-
-
-def _is_image(value: object) -> bool:
-    url = cast("dict[str, object]", value).get("url") if isinstance(value, dict) else value
-    return isinstance(url, str) and url.startswith("data:image/")
 
 
 def error(body: bytes) -> _Error | None:

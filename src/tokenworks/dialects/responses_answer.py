@@ -111,6 +111,11 @@ def output(names: Names, body: bytes) -> tuple[list[dict[str, Any]], str | None]
     return items, choice.finish_reason
 
 
+def is_cut(reason: str | None) -> bool:
+    """Whether an answer that ended for this reason is incomplete."""
+    return reason in _ENDS
+
+
 def ended(
     unfinished: dict[str, Any], items: list[dict[str, Any]], reason: str | None, tokens: Tokens
 ) -> dict[str, Any]:

@@ -265,6 +265,9 @@ def _add(messages: list[dict[str, Any]], message: dict[str, Any]) -> None:
         last["content"] = f"{last['content']}\n\n{message['content']}"
     elif "tool_calls" in message and last.get("role") == "assistant":
         last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+    elif message["role"] == "assistant" and last.get("tool_calls"):
+        # What was said after a call must not part it from its result.
+        last["content"] = "\n".join(text for text in (last["content"], message["content"]) if text) or None
     else:
         messages.append(message)
 

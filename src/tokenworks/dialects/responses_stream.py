@@ -89,6 +89,7 @@ class ResponseStream:
         self._calls: dict[int, _Part] = {}
         self._running: list[_Part] = []
         self._finish_reason: str | None = None
+        self._is_cut = False
         self._told = _Told()
 
     def events(self, data: bytes) -> bytes:
@@ -98,7 +99,9 @@ class ResponseStream:
 
     def last(self, data: bytes, tokens: Tokens) -> bytes:
         """What the last events become, and the end of the response; `tokens` are what is charged for."""
-        told = self.events(data) + self._end_open() + b"".join([self._end(call) for call in self._running])
+        told = self.events(data)
+        self._is_cut = answer.is_cut(self._finish_reason)
+        told += self._end_open() + b"".join([self._end(call) for call in self._running])
         ended = answer.ended(self._response, self._items, self._finish_reason, tokens)
         if self._told != _Told():
             ended["tokenworks"] = self._told
@@ -191,7 +194,8 @@ class ResponseStream:
         told = self._event(f"{_EVENTS[part.kind]}.done", **self._at(part), **whole)
         if part.kind != "call":
             told += self._event("response.content_part.done", **self._at(part), part=part.part())
-        item = self._items[part.place] = part.item()
+        is_whole = not self._is_cut or part.place < len(self._items) - 1
+        item = self._items[part.place] = part.item("completed" if is_whole else "incomplete")
         return told + self._event("response.output_item.done", output_index=part.place, item=item)
 
     def _at(self, part: _Part) -> dict[str, Any]:

@@ -30,8 +30,9 @@ _TIMEOUT = Refusal(Code.ENDPOINT_TIMEOUT, "The endpoint of this model did not an
 async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
     """An endpoint's answer that has begun well, or how the request ended without one."""
     tried: list[str] = []
+    attempts = 0
     refusal = _UNAVAILABLE
-    while len(tried) < gateway.settings.attempts_max:
+    while attempts < gateway.settings.attempts_max:
         endpoint = None
         if delivery.request.model not in gateway.queues.lines:
             endpoint = gateway.board.choose(delivery.route.endpoints, tried, clock.boot_ns())
@@ -44,8 +45,10 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
         tried.append(endpoint.id)
         sending = _sending(delivery, endpoint)
         if isinstance(sending, Refusal):
-            refusal = sending
+            # Where another one could be told it, its reason is the one that counts.
+            refusal = refusal if attempts else sending
             continue
+        attempts += 1
         delivery.begin_attempt(endpoint, sending, gateway)
         delivery.exchange.drains = endpoint.disconnect == "drain"
         answer = await gateway.upstreams.send(endpoint, sending)

@@ -13,7 +13,7 @@ from tokenworks.core.bounds import Need, need
 from tokenworks.core.journal import Opening, Reserved
 from tokenworks.core.purse import Charge, Part
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Key, Model
+from tokenworks.core.snapshot import Key
 from tokenworks.dialects import chat, images, thinking
 from tokenworks.dialects.receipt import charged_fields, with_charges
 from tokenworks.gateway.catalog import Route
@@ -119,8 +119,8 @@ def admit(request: chat.ChatRequest, gateway: Gateway, now_ns: int) -> Route | R
         route = gateway.catalog.route(request.model, now_ns)
     else:
         route = gateway.catalog.route_other(request.model, other.api, now_ns, other.endpoint_id)
-    if (request.images or request.thinking) and isinstance(route, Route):
-        refusal = suit(request, route.model)
+    if (request.images or request.thinking or request.own) and isinstance(route, Route):
+        refusal = suit(request, route)
         if refusal is not None:
             return refusal
     if isinstance(route, Route) and not route.endpoints:
@@ -130,9 +130,17 @@ def admit(request: chat.ChatRequest, gateway: Gateway, now_ns: int) -> Route | R
     return route
 
 
-def suit(request: chat.ChatRequest, model: Model) -> Refusal | None:
-    """Bound the images of a request and ask for thinking, now that its model is known."""
-    tokens = images.tokens(request.images, model) if request.images else 0
+def suit(request: chat.ChatRequest, route: Route) -> Refusal | None:
+    """Bound the images of a request, and its own words where they are sent, and ask for thinking, now that its model
+    is known.
+    """
+    model = route.model
+    speaks_anthropic = any(endpoint.dialect == "anthropic" for endpoint in route.endpoints)
+    pictures = request.images
+    if speaks_anthropic:
+        # Nothing is told there of the detail that was asked for.
+        pictures = tuple(msgspec.structs.replace(picture, is_low=False) for picture in pictures)
+    tokens = images.tokens(pictures, model) if pictures else 0
     if isinstance(tokens, Refusal):
         return tokens
     text_bytes = request.shape.text_bytes
@@ -142,6 +150,8 @@ def suit(request: chat.ChatRequest, model: Model) -> Refusal | None:
             return fields
         request.fields |= fields
         text_bytes += thinking.earlier_bytes(request.thinking, model)
+    if request.own and speaks_anthropic:
+        text_bytes = max(text_bytes, request.own_bytes)
     request.shape = msgspec.structs.replace(request.shape, text_bytes=text_bytes, image_tokens=tokens)
     return None
 

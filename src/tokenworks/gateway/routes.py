@@ -1,6 +1,7 @@
 """Routes: which path and method is served by what, and what every request has in common when it cannot go on."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -109,7 +110,8 @@ class Routes:
         if isinstance(route, Refusal):
             return exchange.refuse(route)
         model = route.model
-        if request.images and (refusal := pipeline.suit(request, model)) is not None:
+        refusal = pipeline.suit(request, route)
+        if refusal is not None:
             return exchange.refuse(refusal)
         bound = need(request.shape, model.formula, model.context_window, model.output_max).input_max
         shape = request.shape
@@ -122,13 +124,17 @@ class Routes:
             return exchange.refuse(caller)
         if not model_id:
             listed = [self._shown(model) for model in self._gateway.catalog.models]
-            return exchange.answer(200, _encode({"object": "list", "data": listed}))
+            ends = {"has_more": False, "first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
+            return exchange.answer(200, _encode({"object": "list", "data": listed, **ends}))
         found = next((model for model in self._gateway.catalog.models if model.id == model_id), None)
         if found is None:
             return exchange.refuse(not_found(model_id))
         return exchange.answer(200, _encode(self._shown(found)))
 
     def _shown(self, model: Model) -> dict[str, Any]:
+        """The same for clients of both APIs, whose names differ."""
         shown = {"id": model.id, "object": "model", "created": model.created_s, "owned_by": model.owned_by}
+        created = datetime.fromtimestamp(model.created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        shown |= {"type": "model", "display_name": model.id, "created_at": created}
         keeps = {"keeps_responses": True} if kept.keeps(self._gateway, model.id) else {}
         return shown | {"tokenworks": {"apis": model.apis} | keeps}

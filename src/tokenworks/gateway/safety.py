@@ -12,7 +12,7 @@ from tokenworks.base import log
 from tokenworks.base.config import Settings
 from tokenworks.core.refusals import Code, Refusal
 from tokenworks.core.snapshot import Key
-from tokenworks.dialects import reading
+from tokenworks.dialects import texts
 from tokenworks.dialects.chat import KNOBS, ChatRequest
 from tokenworks.gateway import keywords
 from tokenworks.gateway.flow import Errands
@@ -26,6 +26,10 @@ UNAVAILABLE = Refusal(
     "Content safety cannot be asked now, and nothing is served without it.",
     retry_after_ms=1_000,
 )
+TOKEN_IDS = Refusal(
+    Code.FIELD_NOT_SUPPORTED, "Token ids are not supported: content safety judges texts. Send the prompt as text."
+)
+_encode = msgspec.json.encode
 _log = log.get(__name__)
 
 
@@ -58,8 +62,10 @@ class Safety:
 
     async def request(self, asker: Asker, request: ChatRequest) -> Refusal | None:
         """The refusal of a request, if it is not to be served."""
+        if request.other is not None and _has_token_ids(request):
+            return TOKEN_IDS
         text = "\n".join(_texts(request))
-        if self.keywords.find(keywords.plain(text), is_whole=True) >= 0:
+        if self.lists(text):
             return REFUSED
         if self.hook is None or not text:
             return None
@@ -67,6 +73,14 @@ class Safety:
         if judgement is None:
             return None if self._passes_unjudged else UNAVAILABLE
         return None if judgement.allow else REFUSED
+
+    def lists(self, text: str) -> bool:
+        """Whether a listed phrase stands in a text that is whole, also where its signs are escaped."""
+        shown = texts.unescaped(text)
+        return any(
+            self.keywords.find(keywords.plain(each), is_whole=True) >= 0
+            for each in ((text,) if shown == text else (text, shown))
+        )
 
     async def allows(self, asker: Asker, choice: int, context: str, text: str, *, is_last: bool) -> bool:
         """Whether the hook lets this part of an answer be passed on."""
@@ -119,7 +133,16 @@ def question(asker: Asker, phase: str, choice: int, context: str, text: str, *, 
 
 def _texts(request: ChatRequest) -> list[str]:
     """Everything in a request that may become part of a prompt."""
-    return [reading.strings(bytes(raw), "\n") for name, raw in request.fields.items() if name not in KNOBS]
+    told = texts.each(_encode({name: raw for name, raw in request.fields.items() if name not in KNOBS}))
+    # Where a message is sent as it was written, it may say more than the chat completion made of it.
+    known = set(told)
+    return told + [text for text in texts.each(_encode(request.own or {})) if text not in known]
+
+
+def _has_token_ids(request: ChatRequest) -> bool:
+    """Whether a prompt or an input, which has one form throughout, begins with a number."""
+    given = (bytes(request.fields[name]) for name in ("prompt", "input") if name in request.fields)
+    return any(raw.lstrip(b"[ \t\r\n")[:1].isdigit() for raw in given)
 
 
 def _stamp(file: str) -> tuple[int, int] | None:

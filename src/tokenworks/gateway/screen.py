@@ -9,7 +9,7 @@ import msgspec
 
 from tokenworks.base import clock
 from tokenworks.core.refusals import Refusal
-from tokenworks.dialects import reading
+from tokenworks.dialects import reading, texts
 from tokenworks.dialects.sse import Event
 from tokenworks.gateway import keywords
 from tokenworks.gateway.safety import Asker, Safety
@@ -82,9 +82,9 @@ class Screen:
         """Whether an unstreamed answer may be passed on; raises one of `reading.UNREADABLE` where it is none."""
         if self._says_aside(body):
             return False
-        for choice in reading.said(body):
+        for choice in texts.said(body):
             for _, text in choice.texts:
-                if self._safety.keywords.find(keywords.plain(text), is_whole=True) >= 0:
+                if self._safety.lists(text):
                     return False
                 if not await self._safety.allows(self._asker, choice.index, "", text, is_last=True):
                     return False
@@ -95,7 +95,7 @@ class Screen:
         listed = self._safety.keywords
         if not listed.longest or data is None or data.strip() == _DONE:
             return False
-        return listed.find(keywords.plain(reading.aside(data)), is_whole=True) >= 0
+        return listed.find(keywords.plain(texts.aside(data)), is_whole=True) >= 0
 
     def _listen(self, event: Event) -> tuple[tuple[_Key, int], ...]:
         """Take in what an event says; how far these texts must be judged before it goes out."""
@@ -105,7 +105,7 @@ class Screen:
             self._end_all()
             return ()
         try:
-            choices = reading.said(event.data)
+            choices = texts.said(event.data)
         except reading.UNREADABLE:
             return ()
         until: list[tuple[_Key, int]] = []
