@@ -41,7 +41,7 @@ class Breakers(RuleBasedStateMachine):
     @rule(name=st.sampled_from("abc"), places=st.integers(0, 2))
     def limit(self, name: str, places: int) -> None:
         self.places[name] = places
-        self.board.limit({name: count for name, count in self.places.items() if count})
+        self.board.limit(self.places)
 
     @rule(tried=st.sets(st.sampled_from("abc"), max_size=2))
     def begin(self, tried: set[str]) -> None:

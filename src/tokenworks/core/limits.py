@@ -82,7 +82,9 @@ class _Cell:
 
 
 class Gauge:
-    """The count of one limit over a window. Times never go back: a clock that is set back counts on in its cell."""
+    """The count of one limit over a window. A clock that is set back counts on in its cell, but by more than a window
+    it begins anew: else a clock that was once far ahead would use the window up until that time.
+    """
 
     __slots__ = ("_cells", "_from_ns", "_to_ns", "_used", "limit")
 
@@ -113,7 +115,7 @@ class Gauge:
     def hear(self, epoch: str, cell_ns: int, used: int, now_ns: int) -> None:
         """Another worker has counted so much in the cell, in all."""
         self._advance(now_ns)
-        if self._is_over(cell_ns):
+        if self._is_over(cell_ns) or cell_ns - now_ns > ROLLING_NS[self.limit.window]:
             return
         cell = self._cell(cell_ns)
         by = used - cell.others.get(epoch, 0)
@@ -159,7 +161,9 @@ class Gauge:
 
     def _advance(self, now_ns: int) -> None:
         if now_ns < self._to_ns:
-            return
+            if self._from_ns - now_ns <= ROLLING_NS[self.limit.window]:
+                return
+            self._cells.clear()
         self._from_ns, self._to_ns = cell_of(self.limit, now_ns)
         for cell_ns in [cell_ns for cell_ns in self._cells if self._is_over(cell_ns)]:
             del self._cells[cell_ns]

@@ -4,14 +4,17 @@ Where all are full the request waits for its turn. After the first byte of an an
 among endpoints is `grid.dispatch`'s, whose turn it is `grid.queue`'s.
 """
 
+from collections.abc import Sequence
+
 from tokenworks.base import clock, log
 from tokenworks.core.refusals import Code, Refusal
-from tokenworks.core.snapshot import Endpoint
+from tokenworks.core.snapshot import Endpoint, Key
 from tokenworks.dialects import answers, anthropic_body, chat, reading
 from tokenworks.dialects.anthropic_answer import AnthropicSpeech
 from tokenworks.dialects.messages import Messages
 from tokenworks.gateway.coding import plain
 from tokenworks.gateway.delivery import Delivery, Gateway, Outcome
+from tokenworks.gateway.exchange import ClientGone
 from tokenworks.gateway.upstream import Sending, Upstream, UpstreamBroken, UpstreamSilent
 
 _log = log.get(__name__)
@@ -19,6 +22,7 @@ _log = log.get(__name__)
 # Errors of an endpoint that are about the customer's request. All others are between the endpoint and us.
 _CUSTOMERS = frozenset({400, 404, 413, 422})
 _ERROR_BYTES_MAX = 64 << 10
+_DIGITS_MAX = 16
 
 _UNAVAILABLE = Refusal(
     Code.ENDPOINT_UNAVAILABLE, "No endpoint can serve this model right now. Retry shortly.", retry_after_ms=1_000
@@ -39,7 +43,7 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
         if endpoint is None:
             if len(tried) >= len(delivery.route.endpoints):
                 break
-            endpoint = await gateway.queues.turn(delivery, tried)
+            endpoint = await _turn(delivery, gateway, tried)
             if isinstance(endpoint, Refusal):
                 return Outcome("refused", endpoint)
         tried.append(endpoint.id)
@@ -64,7 +68,22 @@ async def dispatch(delivery: Delivery, gateway: Gateway) -> Upstream | Outcome:
                 return Outcome("endpoint_timeout", _TIMEOUT)
             delivery.end_attempt(gateway, "endpoint_timeout" if answer.hung else "endpoint_broken", clock.boot_ns())
             refusal = _UNAVAILABLE
+        # Only what an endpoint has begun is written to its end for nobody.
+        delivery.exchange.drains = False
+        if delivery.exchange.gone:
+            raise ClientGone
     return Outcome("refused", refusal)
+
+
+async def _turn(delivery: Delivery, gateway: Gateway, tried: Sequence[str]) -> Endpoint | Refusal:
+    """A place at an endpoint, when there is one; a refusal also where the key was revoked meanwhile."""
+    endpoint, headers = await gateway.queues.turn(delivery, tried), delivery.exchange.headers
+    if isinstance(endpoint, Refusal) or isinstance(gateway.keys.known(headers, clock.boot_ns()), Key):
+        return endpoint
+    # The key changed. While the office is asked, the place is for whoever else waits.
+    gateway.queues.freed(delivery.request.model)
+    caller = await gateway.keys.asked(headers)
+    return caller if isinstance(caller, Refusal) else await gateway.queues.turn(delivery, tried)
 
 
 def leave_hung(gateway: Gateway) -> None:
@@ -131,7 +150,8 @@ async def _pass_on(answer: Upstream) -> Outcome:
 def _busy(answer: Upstream) -> Refusal:
     """The endpoint says when to come back, in seconds; a date is not worth reading here."""
     after = answer.headers.get(b"retry-after", b"")
-    retry_after_ms = min(int(after), 3600) * 1000 if after.isdigit() else 0
+    # Very many digits are no number to Python.
+    retry_after_ms = min(int(after), 3600) * 1000 if after.isdigit() and len(after) < _DIGITS_MAX else 0
     return Refusal(_UNAVAILABLE.code, _UNAVAILABLE.message, retry_after_ms=max(1_000, retry_after_ms))
 
 

@@ -69,6 +69,8 @@ class Grant:
 
     def spend(self, reservation: Reservation) -> Gauge | None:
         """Count what is reserved as spent; where that is too much nothing is, and the gauge says so."""
+        # Balance may have been waited for.
+        self._now_ns = clock.wall_ns()
         for gauge in self._gauges.spend:
             if reserved_in(reservation, gauge.limit.unit) > gauge.left(self._now_ns):
                 return gauge

@@ -58,11 +58,11 @@ class Growth:
         """At the limit: wait for more, the endpoint held back; the refusal where nothing more can be had."""
         if self._ask is None:
             self._start(self._gateway.settings.lease_step_tokens * self._choices, 1)
-        upstream.pause()
+        upstream.hold()
         try:
             refusal = await self._answered()
         finally:
-            upstream.resume()
+            upstream.release()
         if refusal is None:
             await self.written()
         return refusal

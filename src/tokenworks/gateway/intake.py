@@ -72,7 +72,8 @@ class Intake:
         self._counts_head = self._fed > self._header_bytes_max
         try:
             self._parser.feed_data(data)
-            if self._in_head and self._fed > self._header_bytes_max:
+            # The parser keeps what has not ended, of trailers too, and copies it with each piece that comes.
+            if self._fed > self._header_bytes_max:
                 self.refused = _too_large_headers(self._header_bytes_max)
         except httptools.HttpParserUpgrade as upgrade:
             return self._without_upgrade(data[upgrade.args[0] :])
@@ -144,7 +145,7 @@ class Intake:
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        self.idle_ticks = 0
+        self.idle_ticks = self._fed = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_bytes_max:
             self._refuse(_too_large_body(self._body_bytes_max))
@@ -164,6 +165,8 @@ class Intake:
         if self._gathered is not None:
             body = bytes(self._gathered) + body
         query = b""
+        if not url.startswith(b"/"):
+            url = _origin_form(url)
         if b"?" in url:
             url, _, query = url.partition(b"?")
         self.ready.append(
@@ -234,6 +237,15 @@ class Intake:
             began_ns=clock.boot_ns(),
             refusal=refusal,
         )
+
+
+def _origin_form(url: bytes) -> bytes:
+    """The path of a target that is written whole, as to a proxy (RFC 9112, 3.2.2); others as they are."""
+    scheme, is_whole, rest = url.partition(b"://")
+    if not is_whole or scheme.lower() not in (b"http", b"https"):
+        return url
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"
 
 
 def _too_large_headers(limit: int) -> Refusal:

@@ -3,6 +3,7 @@
 Each step moves on or refuses. After the opening there is no way out that does not pass through `charge`.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -31,6 +32,8 @@ DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.",
 TOO_LONG = Refusal(Code.ENDPOINT_TIMEOUT, "The request took longer than any request may.")
 JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.", retry_after_ms=5_000)
 _LOST = Outcome("endpoint_broken")
+# What is charged is told: who pays for an answer gets it.
+_EVEN_LATE = contextlib.suppress(Drained, TooLong)
 
 
 Parse = Callable[[bytes], chat.ChatRequest | Refusal]
@@ -99,7 +102,8 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     finally:
         # Also where a fault nobody expected goes on from here: it costs this request its answer, not its closing.
         charges = charge(delivery, gateway, outcome)
-    await gateway.records.durable()
+    with _EVEN_LATE:
+        await gateway.records.durable()
     finish(delivery, outcome, charges)
     return None
 

@@ -6,6 +6,7 @@ dispatch. Where nobody waits for a model nothing is done.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from tokenworks.base import clock
@@ -28,6 +29,7 @@ class Turn(Ticket, kw_only=True):
     answer: Wait[Endpoint | Refusal]
     endpoints: Sequence[Endpoint]
     tried: Sequence[str]
+    choice: frozenset[str]
 
 
 class Queues:
@@ -41,6 +43,8 @@ class Queues:
         self._likely = settings.lease_likely_tokens
         self._queues: dict[str, TierQueue] = {}
         self._due: set[str] = set()
+        # How many wait for which choice of endpoints, by model: mostly all for the same.
+        self._choices: dict[str, Counter[frozenset[str]]] = {}
         self.lines: dict[str, TierQueue] = {}
 
     async def turn(self, delivery: Delivery, tried: Sequence[str]) -> Endpoint | Refusal:
@@ -54,15 +58,22 @@ class Queues:
         if shed is turn:
             return _overloaded(queue, turn)
         self.lines[model] = queue
+        choices = self._choices.setdefault(model, Counter())
+        choices[turn.choice] += 1
+        loop = asyncio.get_running_loop()
         if isinstance(shed, Turn):
-            shed.answer.resolve(_overloaded(queue, shed))
-        timer = asyncio.get_running_loop().call_later(self._wait_s, _give_up, queue, turn)
+            # In a callback of its own: a fault there is not this request's.
+            loop.call_soon(_give_up, queue, shed)
+        timer = loop.call_later(self._wait_s, _give_up, queue, turn)
         self.freed(model)
         try:
             answer = await turn.answer
         finally:
             timer.cancel()
             queue.drop(turn)
+            choices[turn.choice] -= 1
+            if not choices[turn.choice]:
+                del choices[turn.choice]
             if not queue.length:
                 self.lines.pop(model, None)
         if delivery.ticket is None and not isinstance(answer, Refusal):
@@ -98,6 +109,7 @@ class Queues:
             answer=Wait(),
             endpoints=delivery.route.endpoints,
             tried=tried,
+            choice=frozenset(each.id for each in delivery.route.endpoints if each.id not in tried),
         )
 
     def _serve(self, model: str) -> None:
@@ -105,11 +117,27 @@ class Queues:
         self._due.discard(model)
         queue, now_ns = self._queues[model], clock.boot_ns()
         while (turn := queue.next(now_ns)) is not None and isinstance(turn, Turn):
-            endpoint = self._board.choose(turn.endpoints, turn.tried, now_ns)
-            if endpoint is None:
+            if not self._give(queue, turn, now_ns):
+                if len(self._choices[model]) > 1:
+                    self._serve_others(queue, turn.choice, now_ns)
                 return
-            queue.take(turn, now_ns)
-            turn.answer.resolve(endpoint)
+
+    def _serve_others(self, queue: TierQueue, choice: frozenset[str], now_ns: int) -> None:
+        """Who is next must wait for endpoints that are full; those who may go to others are not to wait for that."""
+        full = {choice}
+        for turn in queue.each(now_ns):
+            if not isinstance(turn, Turn) or turn.is_over or turn.choice in full:
+                continue
+            if not self._give(queue, turn, now_ns):
+                full.add(turn.choice)
+
+    def _give(self, queue: TierQueue, turn: Turn, now_ns: int) -> bool:
+        endpoint = self._board.choose(turn.endpoints, turn.tried, now_ns)
+        if endpoint is None:
+            return False
+        queue.take(turn, now_ns)
+        turn.answer.resolve(endpoint)
+        return True
 
 
 def _give_up(queue: TierQueue, turn: Turn) -> None:

@@ -150,6 +150,7 @@ async def _pass_on(delivery: Delivery, gateway: Gateway, upstream: Upstream, gro
                 await growth.written()
             if passed:
                 if not exchange.streaming:
+                    delivery.begin_stream(gateway)
                     exchange.start_stream(_fields(delivery))
                 exchange.send(passed if exchange.dialect is None else exchange.dialect.pass_on(passed))
                 pace.advance()

@@ -158,11 +158,11 @@ class Screen:
         place = said.judged - said.begin
         context = said.text[max(0, place - self._safety.window_chars) : place]
         text = said.text[place : end - said.begin]
-        upstream.pause()
+        upstream.hold()
         try:
             return await self._safety.allows(self._asker, key[0], context, text, is_last=said.is_over)
         finally:
-            upstream.resume()
+            upstream.release()
 
     def _let_through(self) -> list[Event]:
         passed: list[Event] = []

@@ -100,12 +100,14 @@ class Server:
                 connection.say_last()
 
     async def _emptied(self, wait_ms: int) -> bool:
-        if self.connections and self._empty is not None:
-            try:
-                async with asyncio.timeout(wait_ms / 1000):
+        try:
+            async with asyncio.timeout(wait_ms / 1000):
+                # Who comes when all others have gone is waited for as well.
+                while self.connections and self._empty is not None:
+                    self._empty.clear()
                     await self._empty.wait()
-            except TimeoutError:
-                return False
+        except TimeoutError:
+            return False
         return True
 
 
@@ -125,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._lingering = False
         self._stalled_ticks = 0
+        self._unread_bytes = 0
 
     # --- the transport's calls
 
@@ -220,8 +223,15 @@ class Connection(asyncio.Protocol):
         intake.reading_ticks += 1
         if self._lingering and intake.idle_ticks > _LINGER_TICKS:
             self._transport.abort()
-        elif intake.idle_ticks > self._server.quiet_ticks_max or intake.reading_ticks > self._server.longest_ticks:
+        elif intake.reading_ticks > self._server.longest_ticks:
             self._end_idle()
+        elif intake.idle_ticks > self._server.quiet_ticks_max:
+            # Who reads a long answer slowly is not idle.
+            before, self._unread_bytes = self._unread_bytes, self._transport.get_write_buffer_size()
+            if 0 < self._unread_bytes < before:
+                intake.idle_ticks = 0
+            else:
+                self._end_idle()
 
     def say_last(self) -> None:
         """The worker drains: the answer that is under way says that it is the last, if its head is still to be sent."""
@@ -277,6 +287,7 @@ class Connection(asyncio.Protocol):
         if exchange is None or exchange.gone:
             self._server.forget(self)
             return
+        self._unread_bytes = self._transport.get_write_buffer_size()
         if not exchange.complete:
             self._transport.abort()
         elif not exchange.keep_alive or (self._server.draining and self._is_closed_after_this):

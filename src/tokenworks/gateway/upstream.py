@@ -94,7 +94,7 @@ class Upstream(asyncio.Protocol):
         self._complete = False
         self._fault: Exception | None = None
         self._busy = False
-        self._paused = False
+        self._paused = self._held = self._stopped = False
         self._ticks = 0
         self._tailing = False
         self._is_reusable = False
@@ -149,8 +149,8 @@ class Upstream(asyncio.Protocol):
     def let_go(self, *, tail: bool = False) -> None:
         """Done with the answer. Complete, the connection is kept; else closed, or with `tail` given a moment to end."""
         self._flow = self._taker = None
-        if self._paused:
-            self.resume()
+        self._paused = self._held = False
+        self._regulate()
         if self._complete:
             self._release()
         elif tail and self._fault is None:
@@ -161,17 +161,23 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading: the customer is slower than the endpoint."""
-        if not self._paused and not self._transport.is_closing():
-            self._paused = True
-            self._transport.pause_reading()
+        self._paused = True
+        self._regulate()
 
     def resume(self) -> None:
-        """Read on."""
-        if self._paused:
-            self._paused = False
-            self._ticks = 0
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+        """The customer has caught up."""
+        self._paused = False
+        self._regulate()
+
+    def hold(self) -> None:
+        """Stop reading: what came must first be paid for, or judged. That the customer reads does not end it."""
+        self._held = True
+        self._regulate()
+
+    def release(self) -> None:
+        """It was."""
+        self._held = False
+        self._regulate()
 
     def close(self) -> None:
         """Break off; the endpoint sees that nobody listens."""
@@ -182,7 +188,7 @@ class Upstream(asyncio.Protocol):
 
     def tick(self, silence_ticks: int, idle_ticks: int) -> None:
         """Every `TICK_MS`: silence is counted in ticks, so that no clock is read for the bytes that come."""
-        if self._paused:
+        if self._stopped:
             return
         self._ticks += 1
         if self._tailing or not self._busy:
@@ -290,6 +296,18 @@ class Upstream(asyncio.Protocol):
             self.headers = {}
 
     # --- inside
+
+    def _regulate(self) -> None:
+        is_to_stop = self._paused or self._held
+        if is_to_stop == self._stopped or (is_to_stop and self._transport.is_closing()):
+            return
+        self._stopped = is_to_stop
+        if is_to_stop:
+            self._transport.pause_reading()
+        else:
+            self._ticks = 0
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _taken(self) -> bytes:
         chunks = self._chunks

@@ -257,7 +257,8 @@ class Worker:
         """The catalog or the number of workers changed: how many requests of this one each endpoint may run."""
         limited = self._catalog.concurrency_max
         self._peers.need(needed=bool(limited))
-        self._board.limit({endpoint_id: self._peers.part(limit) for endpoint_id, limit in limited.items()})
+        places = dict.fromkeys(self._catalog.endpoint_ids, 0)
+        self._board.limit(places | {endpoint_id: self._peers.part(limit) for endpoint_id, limit in limited.items()})
         self._queues.freed_all()
 
     def _is_ready(self) -> bool:

@@ -94,6 +94,12 @@ class Board:
         if state.rest_until_ns == _PROBING_NS:
             state.rest_until_ns = 0
 
+    def began(self, endpoint_id: str) -> None:
+        """A stream has begun. It may last long; where it is a probe, another may try as well from now on."""
+        state = self._states[endpoint_id]
+        if state.rest_until_ns == _PROBING_NS:
+            state.rest_until_ns = 0
+
     def succeeded(self, endpoint_id: str) -> None:
         """The endpoint answered as it should."""
         state = self._states[endpoint_id]
@@ -116,9 +122,12 @@ class Board:
         return found is not None and self.state(found.id).rest_until_ns <= mono_ns
 
     def limit(self, places: Mapping[str, int]) -> None:
-        """How many requests may run at once, by endpoint; none that is not named has a limit."""
-        for endpoint_id in places.keys() | self._states.keys():
-            self.state(endpoint_id).places = places.get(endpoint_id, 0)
+        """How many requests may run at once, by endpoint; 0 is no limit.
+
+        One that left the catalog, and so is not named, keeps its limit: somebody may still wait for it.
+        """
+        for endpoint_id, count in places.items():
+            self.state(endpoint_id).places = count
 
     def running(self) -> dict[str, int]:
         """How many requests run, by endpoint."""

@@ -23,7 +23,9 @@ _PACE_FIRST_NS = 1_000_000_000
 
 
 class Ticket(msgspec.Struct, eq=False):
-    """A request that waits. `tier` is its place among the tiers; `tokens` what it is likely to take."""
+    """A request that waits. `tier` is its place among the tiers; `tokens` what it is likely to take; `rush` when it was
+    served: customers are compared only with those who waited in the same one.
+    """
 
     tier: int
     account: str
@@ -31,13 +33,14 @@ class Ticket(msgspec.Struct, eq=False):
     tokens: int
     at_ns: int
     is_over: bool = False
+    rush: int = 0
 
 
 class _Tier:
     """Those of one tier that wait: by age, and by customer."""
 
     def __init__(self) -> None:
-        self.length = 0
+        self.length = self.rush = 0
         self._by_age: deque[Ticket] = deque()
         self._lines: dict[str, deque[Ticket]] = {}
         self._counters: dict[str, int] = {}
@@ -71,6 +74,7 @@ class _Tier:
     def take(self, ticket: Ticket) -> None:
         """It is served: its customer has got so much more."""
         self._last = self._counters[ticket.account]
+        ticket.rush = self.rush
         self.count(ticket.account, ticket.tokens, ticket.weight)
         self.drop(ticket)
 
@@ -84,6 +88,7 @@ class _Tier:
             del self._lines[ticket.account]
         if not self.length:
             # Nobody is compared with anybody any more.
+            self.rush += 1
             self._by_age.clear()
             self._counters.clear()
             self._heap.clear()
@@ -97,6 +102,10 @@ class _Tier:
             self._counters[account] += tokens * (_TOKEN // weight)
             if account in self._lines:
                 heappush(self._heap, (self._counters[account], account))
+
+    def waiting(self) -> list[Ticket]:
+        """All that wait."""
+        return [ticket for line in self._lines.values() for ticket in line]
 
     def longest(self) -> tuple[int, str]:
         """The customer who waits with most, and with how many."""
@@ -156,6 +165,15 @@ class TierQueue:
             return best
         return self._tiers[best.tier].next()
 
+    def each(self, now_ns: int) -> list[Ticket]:
+        """All that wait, in the order of their tiers and of their waiting; who got how much is not looked at."""
+        scored = [
+            (place * self._age_ns + now_ns - ticket.at_ns, ticket)
+            for place, tier in enumerate(self._tiers)
+            for ticket in tier.waiting()
+        ]
+        return [ticket for _, ticket in sorted(scored, key=lambda each: -each[0])]
+
     def take(self, ticket: Ticket, now_ns: int) -> None:
         """The request is served now."""
         self._tiers[ticket.tier].take(ticket)
@@ -174,8 +192,10 @@ class TierQueue:
                 self._taken_ns = 0
 
     def correct(self, ticket: Ticket, tokens: int) -> None:
-        """A request that was served took so many tokens."""
-        self._tiers[ticket.tier].count(ticket.account, tokens - ticket.tokens, ticket.weight)
+        """A request that was served took so many tokens. What was counted for it may be forgotten already."""
+        tier = self._tiers[ticket.tier]
+        if ticket.rush == tier.rush:
+            tier.count(ticket.account, tokens - ticket.tokens, ticket.weight)
 
     def lengths(self) -> tuple[int, ...]:
         """How many wait, by tier."""
