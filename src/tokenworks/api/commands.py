@@ -68,7 +68,10 @@ async def once(
 
 
 async def named(office: OfficeContext, command: CommandId, prefix: str) -> str:
-    """The id of what this command makes: a new one the first time, the same one ever after."""
+    """The id of what this command makes: a new one the first time, the same one ever after.
+
+    Where a restored ledger has forgotten the first time, the new one differs in nothing but its time (`ids.timeless`).
+    """
     if command.key is None:
         return ids.new(prefix)
     now_ns = office.wall_ns()
@@ -76,7 +79,7 @@ async def named(office: OfficeContext, command: CommandId, prefix: str) -> str:
         kept = await _kept(connection, command)
         if kept is not None:
             return kept["id"]
-        name = ids.new(prefix)
+        name = ids.repeatable(prefix, hashlib.sha256(command.key + command.body_digest).digest())
         await _keep(connection, command, msgspec.json.encode({"id": name}).decode(), now_ns)
         return name
 

@@ -7,12 +7,29 @@ from contextlib import contextmanager
 from tokenworks.base import clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+# Characters of which no bit is the time's.
+_TIMELESS = 16
 _randbits = secrets.randbits
 
 
 def new(prefix: str) -> str:
     """`new("bkt")` → `bkt_06f1v3…`: 26 characters of Crockford base 32, 48 bits of milliseconds and 82 random bits."""
-    number = (clock.wall_ns() // clock.MS) << 82 | _randbits(82)
+    return _written(prefix, _randbits(82))
+
+
+def repeatable(prefix: str, digest: bytes) -> str:
+    """The same with the last bits of a digest in place of the random ones: made again, only the time part differs."""
+    return _written(prefix, int.from_bytes(digest[-11:]) & (1 << 82) - 1)
+
+
+def timeless(name: str) -> str:
+    """An id without its time part: what stays when a repeatable one is made again."""
+    prefix, _, rest = name.rpartition("_")
+    return f"{prefix}_{rest[-_TIMELESS:]}"
+
+
+def _written(prefix: str, bits: int) -> str:
+    number = (clock.wall_ns() // clock.MS) << 82 | bits
     letters: list[str] = []
     for _ in range(26):
         number, digit = divmod(number, 32)

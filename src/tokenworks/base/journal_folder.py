@@ -171,7 +171,11 @@ def unmark(folder: Path) -> None:
 
 def note_repair(folder: Path, lost: Iterable[int]) -> None:
     """Say in a journal and in its repaired copy which entries of it could not be placed, by position."""
-    (folder / REPAIRED).write_text(" ".join(map(str, lost)), "ascii")
+    with (folder / REPAIRED).open("w", encoding="ascii") as file:
+        file.write(" ".join(map(str, lost)))
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def read_repair(folder: Path) -> frozenset[int]:

@@ -13,6 +13,8 @@ from tokenworks.core.amounts import MILLION, Rounding, divide
 from tokenworks.core.usage import CLASSES, Tokens
 
 ANY = "*"
+PRICE_MAX = (1 << 63) - 1
+"""What a catalog can carry: msgpack has no longer integers."""
 
 Stopped = Literal["nothing", "passed", "generated"]
 """What an answer costs that content safety stopped: nothing, its input and what was passed on, or all that was made."""

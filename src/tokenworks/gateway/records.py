@@ -5,6 +5,7 @@ turn of the loop share one write(2). Files, frames and fsync belong to `base.jou
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from tokenworks.base.journal import GroupSync, JournalFault, JournalFull, JournalWriter
@@ -30,11 +31,14 @@ class Records:
         self._gate = Gate()
         self._open: dict[int, None] = {}
         self._leases: dict[int, int] = {}
+        # What ended, by the position that says so: that may be lost in a power failure until it is synced.
+        self._ended: deque[tuple[int, dict[int, None] | dict[int, int], int]] = deque()
         self._last = 0
 
     @property
     def keep_from(self) -> int:
         """Frames from here on are needed after a crash, to close running requests and give leases back."""
+        self._forget_ended()
         written = self._writer.written
         return min(next(iter(self._open), written), next(iter(self._leases.values()), written))
 
@@ -71,7 +75,7 @@ class Records:
         except JournalFault as fault:
             self._on_fault(fault)
             raise
-        del self._open[closing.opening]
+        self._ended.append((self._last, self._open, closing.opening))
         if not self._is_due:
             self._schedule()
 
@@ -87,7 +91,7 @@ class Records:
         if isinstance(entry, journal.LeaseTaken):
             self._leases[entry.lease_id] = position
         elif isinstance(entry, journal.LeaseClose):
-            self._leases.pop(entry.lease_id, None)
+            self._ended.append((position, self._leases, entry.lease_id))
         if not self._is_due:
             self._schedule()
         return True
@@ -107,6 +111,11 @@ class Records:
         self._errands.start(_synced(self._sync, self._last, wait))
         return wait
 
+    def _forget_ended(self) -> None:
+        while self._ended and self._ended[0][0] < self._writer.synced:
+            _, begun, name = self._ended.popleft()
+            begun.pop(name, None)
+
     def _schedule(self) -> None:
         """Write at the end of this turn of the loop."""
         self._is_due = True
@@ -121,6 +130,7 @@ class Records:
             self._on_fault(fault)
             gate.open(fault)
         else:
+            self._forget_ended()
             gate.open()
 
 

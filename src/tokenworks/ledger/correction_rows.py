@@ -32,6 +32,9 @@ class Correction(msgspec.Struct, frozen=True):
 async def lock_books(conn: Connection, bucket_ids: Iterable[str]) -> dict[str, BucketBooks]:
     """Buckets with their balances. Their rows and what is available stay locked until the transaction ends."""
     ids = sorted(set(bucket_ids))
+    # What is available is locked before accounts with lower ids: a grant between two of these locks would close a
+    # circle with a posting. So none is under way; the head comes before the buckets, as for those that reclaim.
+    await conn.execute("SELECT 1 FROM seal_stream WHERE stream = 'lease' FOR NO KEY UPDATE")
     await conn.execute("SELECT id FROM bucket WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (ids,))
     # Grants take from available without the bucket's lock; whoever waits for this lock reads what they have left.
     await conn.execute(

@@ -19,6 +19,7 @@ from tokenworks.base.journal import Disk, JournalFault, JournalFull, JournalWrit
 from tokenworks.base.journal_damage import Found, Hole, Remains, remains
 from tokenworks.base.journal_folder import (
     first_from,
+    is_repaired,
     note_repair,
     oldest_position,
     put_back,
@@ -45,15 +46,36 @@ class Proven(msgspec.Struct, frozen=True):
     holes: tuple[Hole, ...]
 
 
-def repair(folder: Path, posted_through: int, needed_from: int, segment_bytes: int, disk: Disk) -> tuple[Path, Proven]:
+def put_back_all(journal_dir: Path) -> None:
+    """Finish repairs that a crash interrupted after the damaged journal was set aside: nothing else would."""
+    for work in sorted((journal_dir / _WORK).glob("*/*")):
+        folder = journal_dir / work.parent.name / work.name
+        if not folder.exists() and is_repaired(work):
+            put_back(work, folder)
+
+
+def repair(
+    folder: Path, inode: int, posted_through: int, needed_from: int, segment_bytes: int, disk: Disk
+) -> tuple[Path, Proven]:
     """Put a repaired journal in the damaged one's place, which is set aside as it is; where it lies, and what it is.
 
-    Doing it again after a crash halfway begins anew, or finds the repaired journal in its place.
+    Doing it again after a crash halfway begins anew, or finds the repaired journal in its place. `inode` is that of the
+    folder in which damage was found: another worker of this disk may have repaired it since.
     """
+    lock = disk.lock(folder)
+    try:
+        if folder.stat().st_ino != inode:
+            raise JournalFault(f"journal {folder} was repaired by another worker")
+        return _repair(folder, posted_through, needed_from, segment_bytes, disk)
+    finally:
+        os.close(lock)
+
+
+def _repair(folder: Path, posted_through: int, needed_from: int, segment_bytes: int, disk: Disk) -> tuple[Path, Proven]:
     oldest = oldest_position(folder)
     is_joined = oldest <= posted_through
     first = first_from(folder, min(posted_through, needed_from)) or 0 if is_joined else 0
-    work = folder.parent.parent / _WORK / folder.name
+    work = folder.parent.parent / _WORK / folder.parent.name / folder.name
     while True:
         left = remains(folder, first)
         head = Head(folder.name, folder.parent.name, 0)
@@ -67,8 +89,8 @@ def repair(folder: Path, posted_through: int, needed_from: int, segment_bytes: i
     _write(writer, proven)
     lost = [position for position, _ in proven.lost]
     note_repair(work, lost)
+    note_repair(folder, lost)
     aside = set_aside(folder)
-    note_repair(aside, lost)
     put_back(work, folder)
     return aside, proven
 

@@ -38,7 +38,7 @@ from tokenworks.core.journal import Checkpoint, Closing, Entry, LeaseClose, Leas
 from tokenworks.core.usage import NONE
 from tokenworks.core.wire import ShipReply
 from tokenworks.shipping.office import Office
-from tokenworks.shipping.repair import repair
+from tokenworks.shipping.repair import put_back_all, repair
 from tokenworks.shipping.shipper import Shipper, finished, probe
 
 _READ_BYTES = 1 << 20
@@ -55,6 +55,8 @@ async def succeed(office: Office, settings: Settings, own: Path, disk: Disk = _D
 
     One that the ledger refuses is left for the next round, so that it does not keep the others from being settled.
     """
+    with suppress(OSError):  # another worker may be doing the same
+        put_back_all(settings.journal_dir)
     for folder in list_journals(settings.journal_dir):
         try:
             if folder == own or (folder.parent != own.parent and _is_young(folder)):
@@ -71,9 +73,14 @@ def _is_young(folder: Path) -> bool:
     return clock.wall_ns() - folder.stat().st_mtime_ns < _YOUNG_NS
 
 
+def _inode(folder: Path) -> int:
+    return folder.stat().st_ino
+
+
 async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk, *, may_repair: bool = True) -> None:
     if is_live(folder):
         return
+    inode = _inode(folder)
     posted_through = await _posted_through(office, folder)
     mark = read_mark(folder)
     needed_from = max(mark.needed_from if mark else 0, oldest_position(folder))
@@ -90,7 +97,7 @@ async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk, 
     except JournalDamaged as damage:
         if not may_repair:
             raise
-        _repair(folder, posted_through, needed_from, settings, disk, damage)
+        _repair(folder, inode, posted_through, needed_from, settings, disk, damage)
         await _settle(office, settings, folder, disk, may_repair=False)
         return
     if reply is None:
@@ -100,9 +107,15 @@ async def _settle(office: Office, settings: Settings, folder: Path, disk: Disk, 
 
 
 def _repair(
-    folder: Path, posted_through: int, needed_from: int, settings: Settings, disk: Disk, damage: JournalDamaged
+    folder: Path,
+    inode: int,
+    posted_through: int,
+    needed_from: int,
+    settings: Settings,
+    disk: Disk,
+    damage: JournalDamaged,
 ) -> None:
-    aside, proven = repair(folder, posted_through, needed_from, settings.journal_segment_bytes, disk)
+    aside, proven = repair(folder, inode, posted_through, needed_from, settings.journal_segment_bytes, disk)
     _log.error(
         "a damaged journal is repaired, the original kept for a person",
         extra={

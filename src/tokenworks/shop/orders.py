@@ -9,11 +9,14 @@ order of a credit offer asks nobody for money: it becomes a credit agreement in 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psycopg
+
 from tokenworks.base import clock, ids, log
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
+from tokenworks.ledger.faults import LedgerFault
 from tokenworks.shop import agreements, offers, order_rows, parties, sealed
 from tokenworks.shop.carrier import Carrier, CarrierUnavailable, Charge, Declined, Paid
 from tokenworks.shop.order_rows import Connection, Order, Payment
@@ -62,9 +65,18 @@ class OrderDesk:
         closed = 0
         for order in waiting:
             outcome = await self._asked(order)
-            if outcome is not None and (await self._close(order, outcome)).state != "accepted":
+            if outcome is not None and await self._is_closed(order, outcome):
                 closed += 1
         return closed
+
+    async def _is_closed(self, order: Order, outcome: Paid | Declined) -> bool:
+        """Close it, if that can be done: one order that the books do not take must not keep the others waiting."""
+        try:
+            return (await self._close(order, outcome)).state != "accepted"
+        except (psycopg.DataError, psycopg.IntegrityError, LedgerFault) as fault:
+            reason = str(fault).partition("\n")[0]
+            _log.error("an order cannot be closed", extra={"order": order.id, "reason": reason})
+            return False
 
     async def _accept(self, order_id: str, customer_id: str, offer_id: str) -> Order:
         """The order, written down, and if it is to be charged, when: nobody may give it up while that is new."""
@@ -116,7 +128,8 @@ class OrderDesk:
         async with self.pool.connection() as connection:
             offer = await offers.get(connection, order.offer_id)
         return Charge(
-            correlator=order.id,
+            # A ledger that was restored may have forgotten the order; repeated, it must not be charged again.
+            correlator=ids.timeless(order.id),
             phone=order.phone,
             amount=order.price,
             currency=order.currency,

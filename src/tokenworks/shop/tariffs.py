@@ -11,9 +11,9 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from tokenworks.core.amounts import AmountFault, Rounding, scale
+from tokenworks.core.amounts import AmountFault, Rounding, exact, scale
 from tokenworks.core.commands import invalid, not_found
-from tokenworks.core.tariff import ANY, Rate, Stopped, Tariff
+from tokenworks.core.tariff import ANY, PRICE_MAX, Rate, Stopped, Tariff
 from tokenworks.core.tiers import TIERS
 
 Connection = AsyncConnection[TupleRow]
@@ -138,3 +138,5 @@ def _check(tariff_id: str, unit: str, rates: dict[str, Rate]) -> None:
             raise invalid(f"{selector!r} is not model/tier; either may be *, tiers are {', '.join(TIERS)}.", "rates")
         if min(rate.each()) < 0:
             raise invalid(f"{selector!r} has a price below zero.", "rates")
+        if max(rate.each()) > PRICE_MAX:
+            raise invalid(f"{selector!r} has a price above {exact(PRICE_MAX, unit)} {unit}.", "rates")

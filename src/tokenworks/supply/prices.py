@@ -10,9 +10,9 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from tokenworks.core.amounts import Rounding
-from tokenworks.core.commands import conflict
-from tokenworks.core.tariff import Rate
+from tokenworks.core.amounts import Rounding, exact
+from tokenworks.core.commands import conflict, invalid
+from tokenworks.core.tariff import PRICE_MAX, Rate
 from tokenworks.supply.suppliers import Supplier
 
 Connection = AsyncConnection[TupleRow]
@@ -49,6 +49,8 @@ async def publish(
 
     Called within a sealed transaction, whose lock on the stream keeps versions apart.
     """
+    if max(rate.each()) > PRICE_MAX:
+        raise invalid(f"A price is at most {exact(PRICE_MAX, supplier.currency)} {supplier.currency}.", "rate")
     current = (await currents(connection, tariff_id)).get(tariff_id)
     if current is not None and current.supplier_id != supplier.id:
         raise conflict(f"The purchase tariff {tariff_id!r} belongs to another supplier.", "id")
