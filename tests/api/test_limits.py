@@ -45,5 +45,6 @@ async def test_limits_that_are_refused(office: Office) -> None:
     await office.post("/limits", plain | {"amount": "1.5"}, 400)
     await office.post("/limits", plain | {"window": "hour"}, 400)
     await office.post("/limits", plain | {"customer": "cus_none"}, 404)
+    await office.post("/limits", plain | {"metric": "spend", "unit": "USD"}, 400)  # it could never be reached
     await office.get("/limits/nobody.requests.minute", 404)
     assert office.told.keys == []

@@ -60,10 +60,10 @@ def up(wanted: Settings, **environ: str) -> Generator[tuple[subprocess.Popen[str
             process.communicate(timeout=PATIENCE_S)
 
 
-def refused(wanted: Settings, **environ: str) -> str:
+def refused(wanted: Settings, code: int = 1, **environ: str) -> str:
     with start(wanted, **environ) as process:
         _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
+    assert process.returncode == code
     assert "Traceback" not in err
     return err.strip().splitlines()[-1]
 
@@ -240,20 +240,23 @@ def test_a_port_in_use_is_named_with_its_setting(scratch: Path, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "code", "said"),
     [
-        ({"database_url": "postgresql://me:hush@127.0.0.1:9/x"}, "the database at 127.0.0.1:9/x cannot be used"),
-        ({"nats_url": "nats://127.0.0.1:9"}, "NATS at nats://127.0.0.1:9 cannot be used"),
-        ({"host": "192.0.2.1"}, "this machine does not have the address '192.0.2.1'"),
-        ({"host": "no-such-host.invalid"}, "there is no address for 'no-such-host.invalid'"),
-        ({"tls_cert_file": "/no/cert", "tls_key_file": "/no/key"}, "/no/cert or /no/key cannot be read"),
-        ({"tls_cert_file": "/no/cert"}, "TOKENWORKS_TLS_CERT_FILE and TOKENWORKS_TLS_KEY_FILE are set together"),
-        ({"data_dir": "/proc/nowhere"}, "/proc/nowhere"),
-        ({"data_dir": "/dev/null"}, "/dev/null"),
+        ({"database_url": "postgresql://me:hush@127.0.0.1:9/x"}, 3, "the database at 127.0.0.1:9/x cannot be used"),
+        ({"nats_url": "nats://127.0.0.1:9"}, 1, "NATS at nats://127.0.0.1:9 cannot be used"),
+        ({"host": "192.0.2.1"}, 1, "this machine does not have the address '192.0.2.1'"),
+        ({"host": "no-such-host.invalid"}, 1, "there is no address for 'no-such-host.invalid'"),
+        ({"tls_cert_file": "/no/cert", "tls_key_file": "/no/key"}, 2, "/no/cert or /no/key cannot be read"),
+        ({"tls_cert_file": "/no/cert"}, 2, "TOKENWORKS_TLS_CERT_FILE and TOKENWORKS_TLS_KEY_FILE are set together"),
+        ({"safety_keywords_file": "/no/words"}, 2, "/no/words cannot be read"),
+        ({"data_dir": "/proc/nowhere"}, 1, "/proc/nowhere"),
+        ({"data_dir": "/dev/null"}, 1, "/dev/null"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_sentence(scratch: Path, given: dict[str, str], said: str) -> None:
-    sentence = refused(settings(scratch / "up", **given))
+def test_what_cannot_be_used_is_told_in_one_sentence(
+    scratch: Path, given: dict[str, str], code: int, said: str
+) -> None:
+    sentence = refused(settings(scratch / "up", **given), code)
     assert sentence.startswith("tokenworks: ")
     assert said in sentence
     assert "hush" not in sentence

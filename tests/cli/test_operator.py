@@ -210,6 +210,12 @@ def test_the_office_says_no(terminal: Terminal, words: list[str], code: int, sen
     assert sentence in said.err
 
 
+def test_a_model_needs_nothing_but_its_window(terminal: Terminal) -> None:
+    made = terminal.done("models", "add", "plain", "--context-window", "4096")
+    assert (made["context_window"], made["output_max"], made["image"]) == (4096, 4096, None)
+    assert terminal.run("models", "add", "other", "--context-window", "4096", "--image-urls").code == 2
+
+
 def test_margin_is_revenue_less_cost(terminal: Terminal, sold: Sold) -> None:
     assert {"revenue", "cost", "margin"} <= terminal.done("accounts", "margin").keys()
 

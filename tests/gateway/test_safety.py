@@ -69,6 +69,7 @@ async def test_a_prompt_with_a_listed_phrase_costs_nothing_and_reaches_nobody(tm
     async with with_list(tmp_path, "say hello") as gateway:
         refused = await gateway.ask()
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "content_filter")
+        assert (await gateway.ask(messages=[{"role": "user", "content": "Please say  hello"}])).status_code == 400
         part = {"role": "user", "content": [{"type": "text", "text": "Say"}, {"type": "text", "text": "hello"}]}
         assert (await gateway.ask(messages=[part])).status_code == 200
         assert len(gateway.supplier.calls) == 1

@@ -53,11 +53,11 @@ def test_every_refusal_is_documented(code: Code) -> None:
     assert f"`{code.value}`" in (ROOT / "docs/refusals.md").read_text("utf-8")
 
 
-def test_every_route_of_the_management_api_is_documented() -> None:
+def test_every_route_of_the_management_api_is_documented_once() -> None:
     page = (ROOT / "docs/api.md").read_text("utf-8")
     routes = [route for router in application.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     missing = [f"{method} {route.path}" for route in routes for method in route.methods]
-    assert [name for name in missing if f"`{name}`" not in page] == []
+    assert [name for name in missing if page.count(f"`{name}`") != 1] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

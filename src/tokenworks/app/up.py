@@ -62,8 +62,15 @@ def in_foreground(
         asyncio.run(_until_asked_to_stop(system, on_ready))
     except FAULTS as fault:
         sys.stderr.write(f"tokenworks: {sentence(fault)}\n")
-        return 1
+        return _exit_code(fault)
     return 0
+
+
+def _exit_code(fault: Exception) -> int:
+    """As docs/cli.md has them: a bad setting, a database that cannot be reached, or anything else."""
+    if isinstance(fault, (TlsFault, KeywordsFault)):
+        return 2
+    return 3 if isinstance(fault, DatabaseFault) else 1
 
 
 @asynccontextmanager

@@ -127,8 +127,8 @@ def add_model(
         typer.Option("--api", help="What it is offered on; may be given several times.", show_default="chat"),
     ] = None,
     image_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens that an image can be.", show_default="no images")
-    ] = 0,
+        int | None, typer.Option(min=1, help="Most tokens that an image can be.", show_default="no images")
+    ] = None,
     image_tokens_low: Annotated[int, typer.Option(min=0, help="The same at low detail.", show_default="as high")] = 0,
     image_tile: Annotated[
         str,
@@ -140,6 +140,8 @@ def add_model(
     thinking: Annotated[Thinking, typer.Option(help="How it is made to think.")] = Thinking.NONE,
 ) -> None:
     """Add a model; endpoints that serve it come with `endpoints add`."""
+    if image_tokens is None and (image_tokens_low or image_tile or image_urls):
+        raise typer.BadParameter("what is said of images needs --image-tokens")
     image = {"tokens_max": image_tokens, "tokens_low": image_tokens_low, "urls": image_urls}
     session.add(
         "/models",

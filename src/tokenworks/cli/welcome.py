@@ -56,13 +56,11 @@ def curl(gateway: str, key: str) -> str:
 
 
 def _places(running: Running) -> dict[str, str]:
-    places = {
-        "api": f"{running.addresses['gateway']}/v1",
-        "console": f"{running.addresses['office']}/?token={_secret(running, 'admin-token')}",
-        "data": str(running.settings["data_dir"]),
-    }
-    key = _demo_key(running)
-    return places | {"key": key} if key else places
+    api, data, key = f"{running.addresses['gateway']}/v1", str(running.settings["data_dir"]), _demo_key(running)
+    if not key:
+        return {"api": api, "data": data}  # the console shows the demonstration: without it there is none
+    console = f"{running.addresses['office']}/?token={_secret(running, 'admin-token')}"
+    return {"api": api, "console": console, "data": data, "key": key}
 
 
 def _gateway_places(running: Running) -> dict[str, str]:

@@ -4,6 +4,7 @@ Judged by the keyword list, then by the hook, as far as they are set; for all mo
 worker without either has no `Safety`, and its requests pay for one look at None. What is charged is not decided here.
 """
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,7 @@ UNAVAILABLE = Refusal(
 TOKEN_IDS = Refusal(
     Code.FIELD_NOT_SUPPORTED, "Token ids are not supported: content safety judges texts. Send the prompt as text."
 )
+_SPACES = re.compile(r"[^\S\n]+")
 _encode = msgspec.json.encode
 _log = log.get(__name__)
 
@@ -75,12 +77,9 @@ class Safety:
         return None if judgement.allow else REFUSED
 
     def lists(self, text: str) -> bool:
-        """Whether a listed phrase stands in a text that is whole, also where its signs are escaped."""
-        shown = texts.unescaped(text)
-        return any(
-            self.keywords.find(keywords.plain(each), is_whole=True) >= 0
-            for each in ((text,) if shown == text else (text, shown))
-        )
+        """Whether a listed phrase stands in a text that is whole, also where signs are escaped or spaces doubled."""
+        forms = {text, _SPACES.sub(" ", text), _SPACES.sub(" ", texts.unescaped(text))}
+        return any(self.keywords.find(keywords.plain(form), is_whole=True) >= 0 for form in forms)
 
     async def allows(self, asker: Asker, choice: int, context: str, text: str, *, is_last: bool) -> bool:
         """Whether the hook lets this part of an answer be passed on."""
