@@ -1,5 +1,7 @@
 """What the ledger raises when it is asked for something impossible. An expected no is a refusal value instead."""
 
+import psycopg
+
 
 class LedgerFault(Exception):
     """The ledger was asked for something that would break its books; the transaction must be given up."""
@@ -26,3 +28,9 @@ class EpochUnknown(LedgerFault):
 
     def __init__(self) -> None:
         super().__init__("the database has another timeline than the ledger's epoch; a new epoch is about to begin")
+
+
+OF_ONE = (LedgerFault, psycopg.DataError, psycopg.IntegrityError)
+"""What one journal, order or collection may bring that cannot be posted or stored, and that must keep no other waiting.
+A database that is away says none of it.
+"""

@@ -12,7 +12,7 @@ import psycopg
 from tokenworks.base import clock, log
 from tokenworks.base.database import Pool
 from tokenworks.core.wire import ShipReply, ShipRequest
-from tokenworks.ledger.faults import LedgerFault
+from tokenworks.ledger.faults import OF_ONE, LedgerFault
 from tokenworks.meter import answers, posting, shipments
 from tokenworks.meter.answers import Answer
 from tokenworks.meter.posting import Posted
@@ -21,9 +21,6 @@ from tokenworks.meter.turns import Turns, Waiting
 
 # How many large ones may be in memory as entries: some are posted, some are read.
 BACKLOG_AT_ONCE = 4
-
-# What a journal brings may be of a kind that cannot be posted or stored. A database that is away says neither.
-_OF_ONE = (LedgerFault, psycopg.DataError, psycopg.IntegrityError)
 
 _log = log.get(__name__)
 
@@ -101,7 +98,7 @@ class Desk:
         """Post a turn. What one journal breaks in the ledger must not keep the others out: then each goes alone."""
         post = posting.post_shipments(self._pool, [each.shipment for each in turn], clock.wall_ns())
         (posted,) = await asyncio.gather(post, return_exceptions=True)
-        if isinstance(posted, _OF_ONE) and len(turn) > 1:
+        if isinstance(posted, OF_ONE) and len(turn) > 1:
             for each in turn:
                 await self._answer([each])
         elif isinstance(posted, BaseException):

@@ -9,14 +9,12 @@ order of a credit offer asks nobody for money: it becomes a credit agreement in 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psycopg
-
 from tokenworks.base import clock, ids, log
 from tokenworks.base.database import Pool
 from tokenworks.core.commands import CommandCode, CommandRefused, conflict, invalid
 from tokenworks.core.sales import net_of_tax
 from tokenworks.ledger import buckets
-from tokenworks.ledger.faults import LedgerFault
+from tokenworks.ledger.faults import OF_ONE
 from tokenworks.shop import agreements, offers, order_rows, parties, sealed
 from tokenworks.shop.carrier import Carrier, CarrierUnavailable, Charge, Declined, Paid
 from tokenworks.shop.order_rows import Connection, Order, Payment
@@ -73,7 +71,7 @@ class OrderDesk:
         """Close it, if that can be done: one order that the books do not take must not keep the others waiting."""
         try:
             return (await self._close(order, outcome)).state != "accepted"
-        except (psycopg.DataError, psycopg.IntegrityError, LedgerFault) as fault:
+        except OF_ONE as fault:
             reason = str(fault).partition("\n")[0]
             _log.error("an order cannot be closed", extra={"order": order.id, "reason": reason})
             return False

@@ -86,16 +86,23 @@ class SimDisk:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
-    def lose_power(self, chance: Chance, *, holes: bool) -> list[Loss]:
-        """Forget unsynced bytes. With `holes` later writes may outlive earlier ones, as with a disk that reorders."""
+    def lose_power(self, chance: Chance, *, holes: bool) -> tuple[list[Loss], bool]:
+        """Forget unsynced bytes. With `holes` later writes may outlive earlier ones, as with a disk that reorders.
+
+        What was lost, and whether there may be a hole: also where a segment lost what the next one, written before the
+        first was synced, still has.
+        """
         losses: list[Loss] = []
+        has_holes, torn = holes, set[Path]()
         for path in sorted(self.folder.rglob("*.seg")):
             writes = self._unsynced.pop(path.stat().st_ino, [])
             gone = _lose(path, writes, chance, holes=holes)
+            has_holes = has_holes or (path.parent in torn and len(gone) < len(writes))
             if gone:
+                torn.add(path.parent)
                 losses.append(Loss(path.parent.parent.name, path.parent.name, gone[0].at_ns, len(gone)))
         self._unsynced.clear()
-        return losses
+        return losses, has_holes
 
     def _check(self, process: Process) -> None:
         if self.is_broken or not process.is_alive:

@@ -80,9 +80,8 @@ def _power(world: "World", slot: "Slot", what: Strike, *, again_ns: int) -> bool
     there = [each for each in world.slots if each.machine is slot.machine]
     died = [each.kill(silent=True, again_ns=again_ns) for each in there]
     chance = Chance(world.plan.seed, what.kind, what.at_ms)
-    holes = what.number % 8 == 0
-    losses = slot.disk.lose_power(chance, holes=holes)
-    world.facts.holes = world.facts.holes or holes
+    losses, has_holes = slot.disk.lose_power(chance, holes=what.number % 8 == 0)
+    world.facts.holes = world.facts.holes or has_holes
     world.facts.losses.extend(losses)
     slot.machine.boot_start_ns = -world.loop.now_ns
     return any(died)
