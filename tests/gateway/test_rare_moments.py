@@ -237,13 +237,20 @@ async def test_a_fault_of_the_one_who_is_shed_is_nobody_else_s(tmp_path: Path) -
 
 
 async def test_who_is_charged_gets_his_answer_also_when_the_drain_ends(tmp_path: Path) -> None:
+    """But not before his closing is as durable as it is to be: here nothing is synced until then."""
     async with bench(tmp_path, durability="every") as gateway:
         asked = asyncio.create_task(gateway.ask())
         assert (await gateway.closing()).ending == "finished"
         for connection in gateway.server.connections:
             assert connection._flow is not None
             connection._flow.interrupt(Drained())
+        await gateway.gateway_turn()
+        assert not asked.done()
+        sync = gateway.gateway.records._sync
+        assert sync is not None
+        syncing = asyncio.create_task(sync.run())
         assert (await asked).status_code == 200
+        syncing.cancel()
 
 
 @pytest.mark.parametrize("rolling", [False, True])

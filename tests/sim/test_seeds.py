@@ -20,6 +20,7 @@ ONCE_FAILED = (
     (6041, 150),  # a younger request for another model got what came for an older one
     (7063, 150),  # the same, from one worker
     (6768, 150),  # two epochs of one second had the same name, and what the lost one had posted was not shipped again
+    (711324, 400),  # a drain told an answer whose closing a broken disk had not taken
     (501256, 500),  # a segment lost what the next one still had, and the auditor knew of no hole
 )
 

@@ -3,7 +3,6 @@
 Each step moves on or refuses. After the opening there is no way out that does not pass through `charge`.
 """
 
-import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -32,8 +31,6 @@ DRAINING = Refusal(Code.DRAINING, "This gateway worker is stopping. Retry now.",
 TOO_LONG = Refusal(Code.ENDPOINT_TIMEOUT, "The request took longer than any request may.")
 JOURNAL_FULL = Refusal(Code.JOURNAL_FULL, "The gateway cannot record requests right now.", retry_after_ms=5_000)
 _LOST = Outcome("endpoint_broken")
-# What is charged is told: who pays for an answer gets it.
-_EVEN_LATE = contextlib.suppress(Drained, TooLong)
 
 
 Parse = Callable[[bytes], chat.ChatRequest | Refusal]
@@ -76,9 +73,7 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
         leases.give_back(holding, clock.boot_ns())
         return exchange.refuse(position)
     may_grow = is_visible and reservation.short.output_max > 0
-    covered, limit = clip(reserved, shape.choices)
-    if may_grow:
-        covered, limit = reserved, bound.output_max // shape.choices
+    covered, limit = (reserved, bound.output_max // shape.choices) if may_grow else clip(reserved, shape.choices)
     delivery = Delivery(
         exchange,
         request,
@@ -102,7 +97,10 @@ async def serve(exchange: Exchange, gateway: Gateway, parse: Parse = chat.parse)
     finally:
         # Also where a fault nobody expected goes on from here: it costs this request its answer, not its closing.
         charges = charge(delivery, gateway, outcome)
-    with _EVEN_LATE:
+    try:
+        await gateway.records.durable()
+    except (Drained, TooLong):
+        # It is charged, and who pays for an answer gets it; but not before its closing is written.
         await gateway.records.durable()
     finish(delivery, outcome, charges)
     return None

@@ -6,11 +6,13 @@ wrote there. A closing of a request from before the hole is taken as it is. So n
 has keeps its positions, what it never had gets new ones. A closing whose opening is gone names nobody who could be
 charged; it stays with the damaged journal for a person, see `salvage`.
 
-After a hole nobody knows what a lease has left, so none is given back by name: the ledger ends them with the journal.
+An extension that the hole took is made good from what follows it: what was charged had been reserved. After a hole
+nobody knows what a lease has left, so none is given back by name: the ledger ends them with the journal.
 """
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -30,7 +32,17 @@ from tokenworks.base.journal_folder import (
 )
 from tokenworks.base.journal_frames import FRAME_HEADER_BYTES
 from tokenworks.core import journal
-from tokenworks.core.journal import Checkpoint, Closing, Entry, Extension, Head, LeaseClose, LeaseReturn, Opening
+from tokenworks.core.journal import (
+    Checkpoint,
+    Closing,
+    Entry,
+    Extension,
+    Head,
+    LeaseClose,
+    LeaseReturn,
+    Opening,
+    Reserved,
+)
 
 _WORK = ".repair"
 
@@ -107,9 +119,14 @@ def prove(left: Remains, posted_through: int, head: Head, *, is_joined: bool) ->
     moved = [] if start else [journal.encode(head)]
     lost: list[tuple[int, Entry]] = []
     places: dict[int, int] = {}
+    reserved: dict[int, Opening | Extension] = {}
     end = start + sum(FRAME_HEADER_BYTES + len(payload) for payload in moved)
     for found in left.frames:
-        if found.position < start or (entry := _decoded(found)) is None:
+        entry = _decoded(found)
+        if entry is None:
+            continue
+        if found.position < start:
+            _remember(reserved, found.position, entry)
             continue
         placed = _placed(entry, start, places)
         if placed is None:
@@ -119,8 +136,11 @@ def prove(left: Remains, posted_through: int, head: Head, *, is_joined: bool) ->
             continue
         if isinstance(placed, Opening):
             places[found.position] = end
-        moved.append(journal.encode(placed))
-        end += FRAME_HEADER_BYTES + len(moved[-1])
+        _remember(reserved, end, placed)
+        grown = _grown(placed, reserved)
+        for each in (placed,) if grown is None else (grown, placed):
+            moved.append(journal.encode(each))
+            end += FRAME_HEADER_BYTES + len(moved[-1])
     return Proven(start, whole, tuple(moved), tuple(lost), left.holes)
 
 
@@ -138,6 +158,36 @@ def _placed(entry: Entry, start: int, places: dict[int, int]) -> Entry | None:
         return entry
     place = places.get(entry.opening)
     return None if place is None else msgspec.structs.replace(entry, opening=place)
+
+
+def _remember(reserved: dict[int, Opening | Extension], position: int, entry: Entry) -> None:
+    """What a request has reserved, by its opening."""
+    if isinstance(entry, Opening):
+        reserved[position] = entry
+    elif isinstance(entry, Extension):
+        reserved[entry.opening] = entry
+
+
+def _grown(entry: Entry, reserved: dict[int, Opening | Extension]) -> Extension | None:
+    """The extension that the hole took, as far as a closing or a checkpoint tells of it: no worker charges more than it
+    has reserved.
+    """
+    if not isinstance(entry, Closing | Checkpoint) or (known := reserved.get(entry.opening)) is None:
+        return None
+    held, charged = Counter[int](), Counter[int]()
+    for part in known.reserved:
+        held[part.lease_id] += part.amount
+    for charge in entry.charges:
+        charged[charge.lease_id] += charge.amount
+    more = charged - held
+    tokens = entry.tokens if isinstance(entry, Closing) else entry.counted
+    if not more and tokens.read <= known.input_max and tokens.written <= known.output_max:
+        return None
+    of = {charge.lease_id: charge for charge in entry.charges}
+    parts = tuple([Reserved(lease, of[lease].bucket_id, of[lease].unit, amount) for lease, amount in more.items()])
+    input_max, output_max = max(known.input_max, tokens.read), max(known.output_max, tokens.written)
+    grown = reserved[entry.opening] = Extension(entry.opening, input_max, output_max, known.reserved + parts)
+    return grown
 
 
 def _writer(folder: Path, work: Path, segment_bytes: int, disk: Disk, first: int, proven: Proven) -> JournalWriter:

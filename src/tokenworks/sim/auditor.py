@@ -178,9 +178,7 @@ class Auditor:
             records[request_id] = record
             bound = self._extensions.bound(journal_id, position, record.opening)
             for rule, text in check_record(record, bound, served.get(request_id, []), self._roundings):
-                # The hole may have taken the extension; what the leases hold is checked all the same.
-                if rule != "more than reserved" or not self._facts.holes:
-                    self.say(rule, f"{request_id}: {text}")
+                self.say(rule, f"{request_id}: {text}")
             self._check_in_time(record, served.get(request_id, []), state)
             self._check_valid(journal_id, position, record, state)
         self._check_served(records, served)
