@@ -33,11 +33,15 @@ async def followed(settings: Settings) -> AsyncGenerator[None]:
 
 async def _follow(child: Child, pause_s: float) -> None:
     """Until it runs; from then on the child itself is started again when it ends."""
+    is_first = True
     while True:
         try:
             await child.start()
         except (StartFault, OSError) as fault:
-            _log.warning("the log is not archived yet", extra={"reason": str(fault)})
+            # The database is only about to start beside it: that it is not there at first is not worth a line.
+            if not is_first:
+                _log.warning("the log is not archived yet", extra={"reason": str(fault)})
+            is_first = False
             await asyncio.sleep(pause_s)
         else:
             return
