@@ -17,7 +17,10 @@ from tokenworks.core.limits import Counted, Limit, Limits
 from tokenworks.core.wire import LIMIT_COUNTS, LimitCounts
 from tokenworks.shop import sealed
 
-RPM = {"metric": "requests", "unit": "", "within": "minute", "rolling": False, "amount": 60, "timezone": "UTC"}
+RPM = {"metric": "requests", "unit": "", "within": "minute", "rolling": False, "amount": 60} | {
+    "timezone": "UTC",
+    "currency": "CNY",
+}
 
 
 async def put(shop: Shop, pool: Pool, **given: Any) -> limits.LimitRecord:

@@ -1,7 +1,7 @@
 """Posted journals stay for a while, and a ledger that went back gets again what it lost."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tokenworks.core.journal import Checkpoint, Closing, Head, LeaseTaken, Openi
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import NONE, Tokens
 from tokenworks.shipping.keeping import keep, site_id
+from tokenworks.shipping.office import Office
 from tokenworks.shipping.shipper import Shipper
 from tokenworks.shipping.succession import succeed
 
@@ -91,16 +92,16 @@ def forget(office: StandInOffice) -> None:
 
 @asynccontextmanager
 async def shipping(
-    office: StandInOffice, settings: Settings, writer: JournalWriter
+    office: Office, settings: Settings, writer: JournalWriter, keep_from: Callable[[], int] | None = None
 ) -> AsyncGenerator[asyncio.Task[None]]:
-    """A running worker's shipper."""
+    """A running worker's shipper; without `keep_from` nothing runs that a successor would need."""
     shipper = Shipper(
         office,
         settings,
         writer.folder,
         start=0,
         through=lambda: writer.synced,
-        keep_from=lambda: writer.written,
+        keep_from=keep_from or (lambda: writer.written),
     )
     task = asyncio.create_task(shipper.run())
     yield task

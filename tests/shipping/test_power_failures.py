@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 from shipping.damaged import GRANTED, SEGMENT_BYTES, USED, mine, opened, segments, settings_in
+from shipping.test_keeping import shipping
 from tokenworks.base.journal import JournalFault, JournalWriter
 from tokenworks.core.journal import Checkpoint, Closing, Head, LeaseClose, LeaseTaken, Opening, encode
 from tokenworks.core.purse import Charge
 from tokenworks.core.usage import Tokens
 from tokenworks.gateway.flow import Errands
 from tokenworks.gateway.records import Records
-from tokenworks.shipping.shipper import Shipper
 from tokenworks.shipping.succession import succeed
 
 
@@ -32,18 +32,9 @@ async def test_a_closing_that_the_power_took_is_made_good_from_the_checkpoint(tm
     records.close(Closing(opening, 9, "finished", "reported", USED, USED, USED, (), (charge,), (), 0))
     assert records.append(LeaseClose(1, GRANTED - 10))
     writer.flush()  # and the disk is slow: not synced yet
-    shipper = Shipper(
-        office,
-        settings,
-        writer.folder,
-        start=0,
-        through=lambda: writer.synced,
-        keep_from=lambda: records.keep_from,
-    )
-    shipping = asyncio.create_task(shipper.run())
-    while not (writer.folder / "posted").exists():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    shipping.cancel()
+    async with shipping(office, settings, writer, lambda: records.keep_from):
+        while not (writer.folder / "posted").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
     writer.close()
     for name, data in durable.items():
         (writer.folder / name).write_bytes(data)  # the power failed

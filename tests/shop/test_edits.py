@@ -39,6 +39,7 @@ async def history(pool: Pool) -> Shop:
                 rolling=False,
                 amount=5,
                 timezone="UTC",
+                currency="CNY",
                 at_ns=NOON,
             )
     async with sealed.transaction(pool, NOON) as connection:

@@ -57,9 +57,13 @@ async def put(
     rolling: bool,
     amount: int,
     timezone: str,
+    currency: str,
     at_ns: int,
 ) -> LimitRecord:
-    """Set a limit, or another amount of one. Called within a sealed transaction, whose lock keeps versions apart."""
+    """Set a limit, or another amount of one. Called within a sealed transaction, whose lock keeps versions apart.
+
+    `timezone` and `currency` are the legal entity's; nothing is spent in another currency.
+    """
     record = LimitRecord(
         id=name_of(key_id or customer_id, metric, within, unit),
         version=1,
@@ -73,7 +77,7 @@ async def put(
         timezone=timezone,
         set_at_ns=at_ns,
     )
-    _check(record)
+    _check(record, currency)
     return await _add(connection, record, await _newest(connection, record.id))
 
 
@@ -143,7 +147,7 @@ async def _add(connection: Connection, record: LimitRecord, newest: LimitRecord 
     return record
 
 
-def _check(record: LimitRecord) -> None:
+def _check(record: LimitRecord, currency: str) -> None:
     metric, amount = record.metric, record.amount or 0
     if metric not in METRICS:
         raise invalid(f"{metric!r} cannot be limited: {', '.join(METRICS)}.", "metric")
@@ -152,7 +156,7 @@ def _check(record: LimitRecord) -> None:
     if metric not in WITHOUT_WINDOW and record.within not in WINDOWS:
         raise invalid(f"A limit of {metric} is per {', '.join(WINDOWS)}.", "window")
     if metric == "spend":
-        _check_unit(record.unit)
+        _check_unit(record.unit, currency)
     elif record.unit:
         raise invalid(f"A limit of {metric} has no unit.", "unit")
     if metric == "weight" and (record.key_id or not 1 <= amount <= _WEIGHT_MAX):
@@ -161,8 +165,10 @@ def _check(record: LimitRecord) -> None:
         raise invalid(f"A limit is between 0 and {_AMOUNT_MAX}.", "amount")
 
 
-def _check_unit(unit: str) -> None:
+def _check_unit(unit: str, currency: str) -> None:
     try:
-        scale(unit)
+        is_currency = scale(unit) != 1
     except AmountFault as fault:
         raise invalid(f"{fault}.", "unit") from fault
+    if is_currency and unit != currency:
+        raise invalid(f"The legal entity sells in {currency}.", "unit")

@@ -11,7 +11,7 @@ from tokenworks.api.commands import Command, once
 from tokenworks.api.office import Connection, Office, OfficeContext
 from tokenworks.api.shapes import Body, Cursor, Number, OfCustomer, Page, at, number, page, smallest
 from tokenworks.api.shapes import Limit as PageLimit
-from tokenworks.core.amounts import TOKEN, scale
+from tokenworks.core.amounts import TOKEN
 from tokenworks.core.commands import invalid
 from tokenworks.core.limits import Metric, Window
 from tokenworks.core.wire import KeyChanged
@@ -85,10 +85,9 @@ async def set_limit(office: Office, command: Command, body: LimitBody) -> LimitS
             rolling=body.rolling,
             amount=smallest(body.amount, body.unit if body.metric == "spend" else TOKEN, "amount"),
             timezone=entity.timezone,
+            currency=entity.currency,
             at_ns=office.wall_ns(),
         )
-        if body.metric == "spend" and scale(body.unit) != 1 and body.unit != entity.currency:
-            raise invalid(f"The legal entity {entity.id!r} sells in {entity.currency}.", "unit")
         changed.append(KeyChanged(key.digest) if key else KeyChanged(b"", customer.billing_account_id))
         return _limit(office, record)
 

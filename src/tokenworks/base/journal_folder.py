@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from tokenworks.base import atomic
 from tokenworks.base.journal_frames import (
     SEGMENT_HEADER_BYTES,
     JournalDamaged,
@@ -171,11 +172,8 @@ def unmark(folder: Path) -> None:
 
 def note_repair(folder: Path, lost: Iterable[int]) -> None:
     """Say in a journal and in its repaired copy which entries of it could not be placed, by position."""
-    with (folder / REPAIRED).open("w", encoding="ascii") as file:
-        file.write(" ".join(map(str, lost)))
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(folder)
+    with atomic.replacing(folder / REPAIRED) as note:
+        note.write(" ".join(map(str, lost)).encode())
 
 
 def read_repair(folder: Path) -> frozenset[int]:

@@ -294,7 +294,7 @@ def _refuse_leased(books: BucketBooks) -> None:
     if books.leased:
         raise conflict(
             f"{books.leased} {books.bucket.unit} of the bucket {books.bucket.id!r} are with gateways. Suspend the"
-            " customer; what a gateway has and nobody uses comes back within lease_idle_ms, then try again.",
+            " customer; what nobody uses comes back after lease_idle_ms. Try again then.",
             "bucket",
         )
 

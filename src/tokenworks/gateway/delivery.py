@@ -138,7 +138,7 @@ class Delivery(msgspec.Struct, eq=False):
     def begin_stream(self, gateway: Gateway) -> None:
         """The present attempt has brought the first of a stream."""
         if self.endpoint is not None:
-            gateway.board.began(self.endpoint.id)
+            gateway.board.end_probe(self.endpoint.id)
 
     def end_attempt(self, gateway: Gateway, outcome: Ending, now_ns: int, tokens: Tokens = NONE) -> None:
         """The present attempt, if any, is over: what it costs us, and what the board learns from it."""

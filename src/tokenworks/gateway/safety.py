@@ -78,6 +78,8 @@ class Safety:
 
     def lists(self, text: str) -> bool:
         """Whether a listed phrase stands in a text that is whole, also where signs are escaped or spaces doubled."""
+        if not self.keywords.longest:
+            return False
         forms = {text, _SPACES.sub(" ", text), _SPACES.sub(" ", texts.unescaped(text))}
         return any(self.keywords.find(keywords.plain(form), is_whole=True) >= 0 for form in forms)
 

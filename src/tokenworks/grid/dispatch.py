@@ -89,13 +89,11 @@ class Board:
 
     def end(self, endpoint_id: str) -> None:
         """A request left the endpoint, however it went. A probe that showed nothing makes room for the next."""
-        state = self._states[endpoint_id]
-        state.running -= 1
-        if state.rest_until_ns == _PROBING_NS:
-            state.rest_until_ns = 0
+        self._states[endpoint_id].running -= 1
+        self.end_probe(endpoint_id)
 
-    def began(self, endpoint_id: str) -> None:
-        """A stream has begun. It may last long; where it is a probe, another may try as well from now on."""
+    def end_probe(self, endpoint_id: str) -> None:
+        """Where this was a probe, another may try as well from now on: a stream that has begun may last long."""
         state = self._states[endpoint_id]
         if state.rest_until_ns == _PROBING_NS:
             state.rest_until_ns = 0

@@ -31,6 +31,6 @@ class EpochUnknown(LedgerFault):
 
 
 OF_ONE = (LedgerFault, psycopg.DataError, psycopg.IntegrityError)
-"""What one journal, order or collection may bring that cannot be posted or stored, and that must keep no other waiting.
+"""What one journal or order may bring that cannot be posted or stored, and that must keep no other waiting.
 A database that is away says none of it.
 """
